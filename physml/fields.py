@@ -37,6 +37,7 @@ class Axis:
         length: period of a periodic axis, extent of the domain otherwise, in ``units``.
         units: for instance ``m``; an empty string means dimensionless.
         weights: quadrature weights ``(n,)``; the width of the cell around each point where they are not given.
+        uniform: whether all weights are equal, to a thousandth; found out where it is not given.
 
     Raises:
         ValueError: where the points are not a rising sequence, or do not fit in one period.
@@ -47,21 +48,27 @@ class Axis:
     boundary: Boundary
     length: float
     units: str = ""
-    weights: Tensor = None  # type: ignore[assignment]  # filled in below, never None afterwards
+    weights: Tensor = None  # type: ignore[assignment]  # these two are filled in below and never None afterwards
+    uniform: bool = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "boundary", Boundary(self.boundary))
+        if self.weights is None:
+            object.__setattr__(self, "weights", self._default_weights())
+        if self.weights.shape != self.points.shape:
+            raise ValueError(
+                f"axis {self.name!r}: got {len(self.weights)} weights for {len(self.points)} points; give one each."
+            )
+        if self.uniform is None:
+            mean = self.weights.mean()
+            equal = self.weights.is_meta or bool((self.weights - mean).abs().max() <= 1e-3 * mean)
+            object.__setattr__(self, "uniform", equal)
+
+    def _default_weights(self) -> Tensor:
         if self.points.ndim != 1 or len(self.points) < 1:
             raise ValueError(f"axis {self.name!r}: points must be one-dimensional, got shape {tuple(self.points.shape)}.")
-        if self.weights is not None:
-            if self.weights.shape != self.points.shape:
-                raise ValueError(
-                    f"axis {self.name!r}: got {len(self.weights)} weights for {len(self.points)} points; give one each."
-                )
-            return
         if self.points.is_meta:
-            object.__setattr__(self, "weights", torch.empty_like(self.points))
-            return
+            return torch.empty_like(self.points)
         steps = self.points.diff()
         if not bool((steps > 0).all()):
             raise ValueError(f"axis {self.name!r}: coordinates must rise strictly; sort them and drop repeated points.")
@@ -71,7 +78,7 @@ class Axis:
                 f"axis {self.name!r}: length {self.length:g} does not hold points that span {span:g}; "
                 "a periodic axis must not repeat its end point."
             )
-        object.__setattr__(self, "weights", self._cells(steps))
+        return self._cells(steps)
 
     def _cells(self, steps: Tensor) -> Tensor:
         if self.periodic:
@@ -86,11 +93,6 @@ class Axis:
     @property
     def periodic(self) -> bool:
         return self.boundary is Boundary.PERIODIC
-
-    @property
-    def uniform(self) -> bool:
-        """Whether the points are equally spaced, to a thousandth of a cell."""
-        return bool((self.weights - self.weights.mean()).abs().max() <= 1e-3 * self.weights.mean())
 
     def to(self, *args: Any, **kwargs: Any) -> Axis:
         return replace(self, points=self.points.to(*args, **kwargs), weights=self.weights.to(*args, **kwargs))

@@ -1,0 +1,505 @@
+"""The command ``physml``: what it can do, what each command takes, and what is wrong with a line.
+
+Only the standard library is imported here. A line is judged before torch is: commands are functions of the modules
+beside this one and imported when everything that can be known without them is in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from physml.cli.errors import UserError, did_you_mean, missing, nearest, report
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Args:
+        group: its heading in ``physml --help``.
+        summary: half a line.
+        synopsis: its arguments in one line.
+        example: its arguments as one would type them.
+        options: declares them.
+        target: ``module:function`` that is given the namespace; its result is the exit code.
+    """
+
+    group: str
+    summary: str
+    synopsis: str
+    example: str
+    options: Callable[[argparse.ArgumentParser], None]
+    target: str
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse whose mistakes are :class:`UserError`."""
+
+    def __init__(self, name: str, command: Command) -> None:
+        super().__init__(
+            prog=f"physml {name}",
+            usage=f"physml {name} {command.synopsis}",
+            description=f"{command.summary[0].upper()}{command.summary[1:]}.",
+            epilog=f"example:\n  physml {name} {command.example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.name, self.example = name, f"for example: physml {name} {command.example}"
+
+    def error(self, message: str) -> NoReturn:
+        """Raise instead of printing the whole usage."""
+        told = re.sub(r"^argument (\S+): ", r"\1: ", message)
+        told = told.replace("the following arguments are required: ", "missing: ")
+        raise UserError(f"{self.name}: {told}", expected=str(self.usage), hint=self.example)
+
+    def takes_value(self, word: str) -> bool | None:
+        """Whether an option is followed by a value; ``None`` where there is no such option."""
+        action = self._option_string_actions.get(word)
+        return None if action is None else action.nargs != 0
+
+    def names(self) -> list[str]:
+        """All long options, and the short ones."""
+        return sorted(self._option_string_actions, key=lambda name: not name.startswith("--"))
+
+
+# ------------------------------------------------------------------------------------------------- values of options
+
+
+def _count(text: str) -> int:
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected a whole number, 1 or more")
+    return number
+
+
+def _index(text: str) -> int:
+    return _indices(text)[0] if "," not in text else _indices("")[0]
+
+
+def _indices(text: str) -> tuple[int, ...]:
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected whole numbers from 0, with commas: 0,10")
+    return tuple(map(int, text.split(",")))
+
+
+# --------------------------------------------------------------------------------------------------------- arguments
+
+
+def _experiment(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "-c",
+        "--config",
+        type=Path,
+        required=True,
+        action="append",
+        metavar="YAML",
+        help="the experiment: one complete run",
+    )
+    overridden = parser.add_argument_group("overrides")
+    overridden.description = (
+        "any key of the YAML: --trainer.max_steps 10, --data.init_args.batch_size=4, --trainer.callbacks+=..."
+    )
+
+
+def _fit(parser: argparse.ArgumentParser) -> None:
+    _experiment(parser)
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CKPT", help="go on from this checkpoint")
+
+
+def _measure(parser: argparse.ArgumentParser) -> None:
+    _experiment(parser)
+    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CKPT", help="weights to measure")
+
+
+def _info(parser: argparse.ArgumentParser) -> None:
+    _experiment(parser)
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--measure", action="store_true", help="run a few steps: time and memory on this machine")
+
+
+def _rollout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of 'physml fit'")
+    parser.add_argument("--data", type=Path, required=True, metavar="STORE", help="where the first frames come from")
+    parser.add_argument("--split", default="test", help="split of the data (default: test)")
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument("--start", type=_indices, metavar="0,10", help="frames of each trajectory to start at")
+    start.add_argument("--starts", type=_count, metavar="N", help="or: starts, spread over each trajectory")
+    parser.add_argument("--steps", type=_count, required=True, metavar="N", help="frames to predict")
+    parser.add_argument("--out", type=Path, required=True, metavar="X.zarr", help="the store to write")
+
+
+def _evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
+    parser.add_argument("--truth", type=Path, metavar="STORE", help="the data; if not given, those it started from")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+
+
+def _compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the comparison")
+
+
+def _plot_rollout(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
+    parser.add_argument("--truth", type=Path, metavar="STORE", help="the data, to show beside it")
+    parser.add_argument("--sample", type=_index, default=0, metavar="I", help="which of the starts (default: 0)")
+    parser.add_argument("--field", metavar="NAME", help="which field (default: the first)")
+
+
+def _plot_fields(parser: argparse.ArgumentParser) -> None:
+    _plot_rollout(parser)
+    parser.add_argument("--leads", type=_indices, metavar="1,8,32", help="which frames after the start")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+
+
+def _plot_animation(parser: argparse.ArgumentParser) -> None:
+    _plot_rollout(parser)
+    parser.add_argument("--fps", type=_count, default=12, metavar="N", help="frames a second (default: 12)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".gif or .mp4")
+
+
+def _plot_results(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+
+
+def _data_make(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("name", metavar="NAME", help=", ".join(data_names()) or "a solver or a source")
+    parser.add_argument("-c", "--config", type=Path, metavar="YAML", help="a recipe with the options")
+    parser.add_argument("--out", type=Path, metavar="STORE", help="the store to write")
+    parser.add_argument_group("options", "those of the solver or the source: --trajectories 20 --reynolds 500 ...")
+
+
+def _data_inspect(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=Path, metavar="PATH", help="a store or a folder of files")
+
+
+def _doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--full", action="store_true", help="also compile a function, which takes a minute")
+
+
+_YAML, _PLOT = "-c YAML [CKPT] [--KEY VALUE ...]", "physml.cli.results_commands:plot"
+_TRAIN, _USE, _DATA, _MACHINE = "train", "use what was trained", "data", "this machine"
+
+COMMANDS: dict[str, Command] = {
+    "fit": Command(
+        _TRAIN, "train the operator of an experiment", _YAML,
+        "-c experiments/demo/factformer.yaml --trainer.max_steps 100", _fit, "physml.cli.training_commands:fit",
+    ),
+    "validate": Command(
+        _TRAIN, "measure a checkpoint on the validation split", _YAML,
+        "-c experiments/demo/factformer.yaml runs/demo/factformer/best.ckpt",
+        _measure, "physml.cli.training_commands:validate",
+    ),
+    "test": Command(
+        _TRAIN, "measure a checkpoint on the test split", _YAML,
+        "-c experiments/demo/factformer.yaml runs/demo/factformer/best.ckpt",
+        _measure, "physml.cli.training_commands:test",
+    ),
+    "info": Command(
+        _TRAIN, "count the parameters, floating-point operations and memory of an experiment",
+        "-c YAML [--json] [--measure] [--KEY VALUE ...]",
+        "-c experiments/demo/factformer.yaml --measure", _info, "physml.cli.training_commands:info",
+    ),
+    "rollout": Command(
+        _USE, "predict from a checkpoint, frame after frame",
+        "CKPT --data STORE [--split test] [--start 0,10 | --starts 5] --steps N --out X.zarr",
+        "runs/demo/factformer/best.ckpt --data kolmogorov2d/demo.zarr --steps 64 --out x.zarr",
+        _rollout,
+        "physml.cli.results_commands:rollout",
+    ),
+    "evaluate": Command(
+        _USE, "measure a rollout against the truth", "X.zarr [--truth STORE] --out DIR",
+        "x.zarr --out results/factformer", _evaluate, "physml.cli.results_commands:evaluate",
+    ),
+    "compare": Command(
+        _USE, "set the results of several operators side by side", "DIR DIR ... --out DIR",
+        "results/factformer results/fno --out results/both", _compare, "physml.cli.results_commands:compare",
+    ),
+    "plot fields": Command(
+        _USE, "draw the predicted fields beside the true ones",
+        "X.zarr [--truth STORE] [--sample I] [--field NAME] [--leads 1,8,32] --out FILE",
+        "x.zarr --leads 1,8,32 --out fields.png", _plot_fields, _PLOT,
+    ),
+    "plot errors": Command(
+        _USE, "draw the errors over the lead time", "DIR ... --out FILE",
+        "results/factformer results/fno --out errors.pdf", _plot_results, _PLOT,
+    ),
+    "plot spectra": Command(
+        _USE, "draw the spectra at several lead times", "DIR ... --out FILE",
+        "results/factformer --out spectra.pdf", _plot_results, _PLOT,
+    ),
+    "plot animation": Command(
+        _USE, "film a rollout", "X.zarr [--truth STORE] [--sample I] [--field NAME] [--fps N] --out FILE",
+        "x.zarr --out rollout.gif", _plot_animation, _PLOT,
+    ),
+    "data make": Command(
+        _DATA, "solve an equation, or convert foreign files, into a store",
+        "NAME [-c YAML] [--out STORE] [--OPTION VALUE ...]",
+        "kolmogorov2d --trajectories 20 --reynolds 500 --out demo.zarr", _data_make, "physml.cli.data_commands:make",
+    ),
+    "data inspect": Command(
+        _DATA, "say what a data set holds, and whether it is whole", "PATH",
+        "kolmogorov2d/demo.zarr", _data_inspect, "physml.cli.data_commands:inspect",
+    ),
+    "doctor": Command(
+        _MACHINE, "say what this machine has, and what would fail on it", "[--json] [--full]",
+        "--full", _doctor, "physml.cli.doctor:doctor",
+    ),
+}  # fmt: skip
+
+_HEAD = "physml: learn physics from simulations"
+_FOOT = """physml COMMAND --help tells what a command takes; --debug, anywhere, shows the traceback of an error.
+Relative data paths are also looked up in the folder PHYSML_DATA."""
+
+
+def overview() -> str:
+    """What ``physml --help`` prints."""
+    text = [_HEAD, "", "usage: physml COMMAND ... [--debug]", "       physml --help | --version"]
+    width = max(map(len, COMMANDS))
+    for group in dict.fromkeys(command.group for command in COMMANDS.values()):
+        text += ["", group]
+        text += [f"  {name:{width}}  {c.summary}" for name, c in COMMANDS.items() if c.group == group]
+    text += ["", "examples"]
+    for name in ("data make", "fit", "rollout", "evaluate", "plot errors"):
+        text.append(f"  physml {name} {COMMANDS[name].example}")
+    return "\n".join([*text, "", _FOOT])
+
+
+def data_names() -> list[str]:
+    """What ``data make`` can make: the modules that define a solver or an adapter of foreign files."""
+    package = Path(__file__).resolve().parents[1]
+    found = []
+    for folder, base in (("solvers", "Solver"), ("datasets", "Trajectories")):
+        for file in sorted((package / folder).glob("*.py")):
+            if re.search(rf"^class (?!TrajectoryStore)\w+\((?:\w+, *)*{base}\b", file.read_text("utf-8"), re.MULTILINE):
+                found.append(file.stem)
+    return found
+
+
+# ----------------------------------------------------------------------------------------------------------- parsing
+
+
+def _choose(words: Sequence[str]) -> tuple[str, list[str]]:
+    """The name of the command that a line begins with, and the rest of the line."""
+    first, rest = words[0], list(words[1:])
+    firsts = list(dict.fromkeys(name.split()[0] for name in COMMANDS))
+    if first not in firsts:
+        if first.startswith("-"):
+            raise UserError(f"no option {first!r} before a command", expected="physml COMMAND ..., --help or --version")
+        near = nearest(first, firsts)
+        if near is None:  # the second word of a command, without the first
+            near = next((name for name in COMMANDS if name.split()[-1] == first), None)
+        hint = f"did you mean {near!r}?" if near else ""
+        what = f"no command {first!r}" + (f"; {hint}" if hint else "")
+        raise UserError(what, expected="" if hint else f"one of {', '.join(firsts)}", hint="physml --help lists them")
+    if first in COMMANDS:
+        return first, rest
+    seconds = [name.split()[1] for name in COMMANDS if name.startswith(f"{first} ")]
+    if not rest or rest[0].startswith("-"):
+        if rest and rest[0] in ("-h", "--help"):
+            for name in seconds:
+                print(f"physml {first} {name:10} {COMMANDS[f'{first} {name}'].summary}")
+            raise SystemExit(0)
+        raise UserError(f"the command {first!r} is not complete", expected=f"physml {first} {'|'.join(seconds)} ...")
+    if rest[0] not in seconds:
+        near = nearest(rest[0], seconds)
+        hint = f"; did you mean {near!r}?" if near else ""
+        raise UserError(f"no command '{first} {rest[0]}'{hint}", expected=f"physml {first} {'|'.join(seconds)} ...")
+    return f"{first} {rest[0]}", rest[1:]
+
+
+def _split(words: Sequence[str], parser: Parser) -> tuple[list[str], list[str]]:
+    """Words that the command knows, and options that are passed on with their values."""
+    own, passed = list[str](), list[str]()
+    line = list(words)
+    while line:
+        word = line.pop(0)
+        name = word.partition("=")[0]
+        if re.match(r"--\w", word) and parser.takes_value(name) is None:
+            passed.append(word)
+            if "=" not in word and line and not line[0].startswith("--") and parser.takes_value(line[0]) is None:
+                passed.append(line.pop(0))
+            continue
+        own.append(word)
+        if "=" not in word and parser.takes_value(word) and line:
+            own.append(line.pop(0))
+    return own, passed
+
+
+def _refuse_unknown(words: Iterable[str], parser: Parser) -> None:
+    """Name a mistyped option before argparse complains of what it misses because of it."""
+    for word in words:
+        name = word.partition("=")[0]
+        if re.match(r"--?[A-Za-z]", name) and parser.takes_value(name) is None and parser.takes_value(name[:2]) is None:
+            hint = did_you_mean(name, parser.names()) if name.startswith("--") else ""
+            raise UserError(f"{parser.name}: no option {name!r}", expected=str(parser.usage), hint=hint)
+
+
+def parse(words: Sequence[str]) -> tuple[Command, argparse.Namespace]:
+    """The command of a line and its arguments, checked as far as that needs no torch.
+
+    Raises:
+        UserError: where the line cannot be understood, or a path in it does not exist.
+    """
+    name, rest = _choose(words)
+    command = COMMANDS[name]
+    parser = Parser(name, command)
+    command.options(parser)
+    passed: list[str] = []
+    reads_experiment = command.target.startswith("physml.cli.training_commands")
+    if reads_experiment or name == "data make":
+        rest, passed = _split(rest, parser)
+    if reads_experiment:
+        from physml.cli.experiment import SECTIONS
+
+        for word in passed:
+            option = word.partition("=")[0]
+            if word.startswith("--") and option[2:].partition(".")[0] not in SECTIONS:
+                near = nearest(option, parser.names())
+                if near:
+                    raise UserError(f"{parser.name}: no option {option!r}", hint=f"did you mean {near!r}?")
+        _suggest_config(rest, parser)
+    _refuse_unknown(rest, parser)
+    arguments = parser.parse_args(rest)
+    if reads_experiment:
+        if len(arguments.config) > 1:
+            raise UserError("-c is given twice", expected="one YAML: it is one complete run")
+        arguments.config, arguments.overrides = arguments.config[0], passed
+        _read_experiment(arguments)
+    elif name == "data make":
+        arguments.options = passed
+        _known_data(arguments.name)
+    elif name.startswith("plot"):
+        arguments.what = name.split()[1]
+    elif name == "compare" and len(arguments.folders) < 2:
+        raise UserError("compare: one folder", expected=str(parser.usage), hint=parser.example)
+    arguments.command = name
+    _check_paths(arguments)
+    return command, arguments
+
+
+def _suggest_config(words: Sequence[str], parser: Parser) -> None:
+    if any(word.startswith(("-c", "--config", "-h", "--help")) for word in words):
+        return
+    for word in words:
+        if word.endswith((".yaml", ".yml")):
+            raise UserError(
+                f"{parser.name}: missing: -c/--config", expected=str(parser.usage), hint=f"did you mean '-c {word}'?"
+            )
+
+
+def _read_experiment(arguments: argparse.Namespace) -> None:
+    """Put the experiment into the namespace, with overrides; what is wrong with its outline is told at once."""
+    from physml.cli.experiment import apply_overrides, outline, read
+
+    arguments.experiment = apply_overrides(read(arguments.config), arguments.overrides)
+    for error in outline(arguments.experiment):
+        raise error
+
+
+def _known_data(name: str) -> None:
+    names = data_names()
+    if name not in names:
+        listed = f"one of {', '.join(names)}" if names else ""
+        raise UserError(f"data make: nothing is called {name!r}", expected=listed, hint=did_you_mean(name, names))
+
+
+def _check_paths(arguments: argparse.Namespace) -> None:
+    """Whether what is read exists and what is written can be written."""
+    given: dict[str, Any] = vars(arguments)
+    for name, kind in (("config", "file"), ("checkpoint", "checkpoint"), ("rollout", "rollout")):
+        if (path := given.get(name)) is not None and not path.exists():
+            raise missing(path, kind)
+    for folder in given.get("folders") or ():
+        if not folder.is_dir():
+            raise (
+                UserError(f"{folder} is a file", expected="a folder") if folder.exists() else missing(folder, "folder")
+            )
+    for name in ("data", "truth", "path"):
+        if (path := given.get(name)) is not None:
+            _check_store(path)
+    if given.get("out") is not None:
+        _check_writable(given["out"])
+
+
+def _check_store(path: Path) -> None:
+    root = Path(os.environ.get("PHYSML_DATA") or "data")
+    if path.exists() or (root / path).exists():
+        return
+    near = missing(path, "data set").hint or missing(root / path, "data set").hint
+    remedy = "make it with 'physml data make', or set PHYSML_DATA to the folder that holds it"
+    raise UserError(f"no data set {path}" + ("" if path.is_absolute() else f", nor {root / path}"), hint=near or remedy)
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise UserError(f"--out {path}: {folder} is no folder", expected="a path in a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise UserError(f"--out {path}: no permission to write in {folder}", expected="a place that can be written to")
+
+
+# --------------------------------------------------------------------------------------------------------------- run
+
+
+def _version() -> str:
+    import physml
+
+    python = ".".join(map(str, sys.version_info[:3]))
+    return f"physml {physml.__version__} (Python {python})"
+
+
+def run(command: Command, arguments: argparse.Namespace) -> int:
+    """Import the function of a command and call it."""
+    from importlib import import_module
+
+    # The classes of an experiment may live in a file beside it, which an installed script would not find.
+    # Last, so that a file there hides no package.
+    if os.getcwd() not in sys.path and "" not in sys.path:
+        sys.path.append(os.getcwd())
+    module, _, function = command.target.partition(":")
+    return int(getattr(import_module(module), function)(arguments) or 0)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one line; never raises for a mistake in it.
+
+    Returns:
+        The exit code: 0, 2 for a mistake or an obstacle, 130 for Ctrl-C, 1 for a failure that no one foresaw.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    try:
+        if words[:1] == ["help"]:
+            words = [*words[1:], "--help"]
+        if not words or words[0] in ("-h", "--help"):
+            print(overview(), flush=True)
+            return 0
+        if words[0] in ("-V", "--version"):
+            print(_version(), flush=True)
+            return 0
+        return run(*parse(words))
+    except SystemExit as leaving:  # --help of a command, and libraries that end the process themselves
+        if isinstance(leaving.code, str):
+            return report(UserError(leaving.code), debug=debug)
+        return int(leaving.code or 0)
+    except BrokenPipeError:  # whoever read the output, as 'head' does, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (Exception, KeyboardInterrupt) as error:
+        return report(error, debug=debug)

@@ -1,0 +1,354 @@
+"""The commands that need an experiment: ``fit``, ``validate``, ``test``, ``info``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from physml.cli.errors import INTERRUPTED, UserError
+from physml.cli.experiment import Experiment, apply_overrides, check, read, translate
+
+_SAME = ("seed_everything", "model", "data")
+
+
+def run_folder(experiment: Experiment) -> Path:
+    """Where a run keeps its checkpoints and logs: ``trainer.default_root_dir``, or ``runs/<folder>/<name>`` of its YAML."""
+    given = (experiment.tree.get("trainer") or {}).get("default_root_dir")
+    return Path(given) if given else Path("runs") / experiment.path.resolve().parent.name / experiment.path.stem
+
+
+def _checked(arguments: argparse.Namespace) -> Experiment:
+    experiment = apply_overrides(read(arguments.config), arguments.overrides)
+    _quiet()
+    check(experiment)
+    trainer = experiment.tree.get("trainer") or {}
+    if trainer.get("use_distributed_sampler"):
+        raise UserError(
+            "trainer.use_distributed_sampler: got true",
+            where=experiment.where("trainer.use_distributed_sampler"),
+            expected="false: the data module divides batches itself, without padding",
+        )
+    if trainer.get("max_epochs") is not None:
+        raise UserError(
+            f"trainer.max_epochs: got {trainer['max_epochs']}",
+            where=experiment.where("trainer.max_epochs"),
+            expected="trainer.max_steps: a run is a number of optimiser steps ('physml info' tells how many make a pass)",
+        )
+    return experiment
+
+
+def _quiet() -> None:
+    """Keep the chatter of libraries that no user can act on off the screen."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for text in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*LeafSpec.*",
+        ".*isinstance.treespec.*",
+        ".*Please use the new API settings to control TF32.*",
+        ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # our sampler continues in place
+        ".*log_every_n_steps.*",
+        ".*lr_scheduler.step.*before.*optimizer.step.*",
+    ):
+        warnings.filterwarnings("ignore", message=text)
+
+
+def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
+    """Trainer, module and data module of an experiment, made by LightningCLI."""
+    from jsonargparse import ArgumentError
+    from lightning.pytorch import LightningDataModule
+    from lightning.pytorch.cli import LightningCLI
+    from lightning.pytorch.loggers import CSVLogger
+
+    from physml.callbacks import WholeCheckpoints, checkpointing
+    from physml.training import Training
+
+    folder = run_folder(experiment)
+    tree = json.loads(json.dumps(experiment.tree))
+    tree.setdefault("seed_everything", 0)
+    trainer = tree["trainer"] = tree.get("trainer") or {}
+    trainer.setdefault("use_distributed_sampler", False)
+    trainer["default_root_dir"] = str(folder)
+    plugins = trainer.get("plugins") or []
+    trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), _object(WholeCheckpoints)]
+    defaults: dict[str, Any] = {}
+    if fitting:
+        steps = trainer.get("max_steps")
+        if not isinstance(steps, int) or steps < 1:
+            raise UserError(
+                f"trainer.max_steps: got {steps}", where=experiment.where("trainer"), expected="the number of optimiser steps"
+            )
+        defaults["callbacks"] = checkpointing(folder, steps)
+        if trainer.get("logger") is None:
+            trainer["logger"] = _object(CSVLogger, save_dir=str(folder), name="logs")
+    else:
+        trainer["logger"] = False
+        trainer["callbacks"] = [
+            item for item in trainer.get("callbacks") or [] if "WeightAveraging" not in str(item.get("class_path"))
+        ]
+    try:
+        cli = LightningCLI(
+            Training,
+            LightningDataModule,
+            subclass_mode_data=True,
+            run=False,
+            args=tree,
+            save_config_callback=None,
+            trainer_defaults=defaults,
+            parser_kwargs={"exit_on_error": False},
+        )
+    except ArgumentError as error:
+        raise translate(str(error), experiment) from None
+    cli.model.config = experiment.tree
+    return cli
+
+
+def _object(kind: type, **arguments: Any) -> dict[str, Any]:
+    return {"class_path": f"{kind.__module__}.{kind.__qualname__}", "init_args": arguments}
+
+
+def fit(arguments: argparse.Namespace) -> int:
+    """Train; continue the run where it stopped if its folder holds one."""
+    experiment = _checked(arguments)
+    folder = run_folder(experiment)
+    last, record = folder / "last.ckpt", folder / "experiment.yaml"
+    resume = _resumable(experiment, last, record)
+    cli = _assemble(experiment, fitting=True)
+    folder.mkdir(parents=True, exist_ok=True)
+    cli.datamodule.data  # noqa: B018  # a missing or damaged data set is reported before anything is written
+    if cli.trainer.is_global_zero:
+        beside = record.with_name(f".{record.name}.new")
+        beside.write_text(yaml.safe_dump(experiment.tree, sort_keys=False))
+        os.replace(beside, record)
+    if resume:
+        done = _steps_done(last)
+        if done >= cli.trainer.max_steps:
+            print(f"{folder} is complete ({done} steps); delete it, or set trainer.default_root_dir, to train anew.")
+            return 0
+        print(f"continuing {folder} at step {done} of {cli.trainer.max_steps}")
+    from physml.callbacks import Interrupted
+    from physml.training import Diverged
+
+    usable = f"the last usable checkpoint is {last}"
+    try:
+        cli.trainer.fit(
+            cli.model, datamodule=cli.datamodule, ckpt_path=str(last) if resume else None, weights_only=True
+        )
+    except Interrupted:
+        raise UserError(
+            f"stopped at step {cli.trainer.global_step} as asked; saved in {last}",
+            hint="the same command continues there",
+            code=INTERRUPTED,
+        ) from None
+    except Diverged as problem:
+        raise UserError(str(problem), hint=usable if last.exists() else "no checkpoint had been written yet") from None
+    except OSError as problem:
+        if last.exists():
+            raise UserError(
+                f"writing failed: {problem.strerror or problem} ({problem.filename or folder})",
+                hint=f"{usable}; make room and give the same command again",
+            ) from None
+        raise
+    if cli.trainer.is_global_zero:
+        best = folder / "best.ckpt"
+        error = cli.trainer.callback_metrics.get("val/rollout")
+        told = "" if error is None else f" (val/rollout {float(error):.4g} at the end)"
+        print(f"trained {cli.trainer.global_step} steps{told}; best weights: {best if best.exists() else last}")
+    return 0
+
+
+def _resumable(experiment: Experiment, last: Path, record: Path) -> bool:
+    """Whether the folder holds this very run, unfinished or finished; another run there is an error."""
+    if not last.exists():
+        return False
+    found = yaml.safe_load(record.read_text()) if record.exists() else {}
+    for key in _SAME:
+        if (found or {}).get(key) != experiment.tree.get(key):
+            where, here, there = _difference(found.get(key), experiment.tree.get(key), key)
+            raise UserError(
+                f"{last.parent} holds a run with another {where}: {there} there, {here} here",
+                where=experiment.where(where),
+                hint="set trainer.default_root_dir to another folder, or delete this one",
+            )
+    return True
+
+
+def _difference(found: Any, wanted: Any, key: str) -> tuple[str, str, str]:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for name in [*wanted, *found]:
+            if found.get(name) != wanted.get(name):
+                return _difference(found.get(name), wanted.get(name), f"{key}.{name}")
+    return key, str(wanted)[:40], str(found)[:40]
+
+
+def _steps_done(path: Path) -> int:
+    from physml.checkpoint import read as read_checkpoint
+
+    return int(read_checkpoint(path)["global_step"])
+
+
+def validate(arguments: argparse.Namespace) -> int:
+    """Roll a checkpoint out over the validation split."""
+    return _evaluate(arguments, "validate")
+
+
+def test(arguments: argparse.Namespace) -> int:
+    """Roll a checkpoint out over the test split."""
+    return _evaluate(arguments, "test")
+
+
+def _evaluate(arguments: argparse.Namespace, verb: str) -> int:
+    experiment = _checked(arguments)
+    checkpoint = _checkpoint_of(arguments, experiment)
+    cli = _assemble(experiment, fitting=False)
+    from physml.checkpoint import read as read_checkpoint
+
+    about = read_checkpoint(checkpoint)["physml"]
+    described = cli.model.emulator.operator.describe()
+    if about["operator"]["class_path"] != described["class_path"]:
+        raise UserError(
+            f"{checkpoint} holds a {about['operator']['class_path']}",
+            expected=f"a {described['class_path']}, which {experiment.path} describes",
+        )
+    run = getattr(cli.trainer, verb)
+    run(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True)
+    return 0
+
+
+def _checkpoint_of(arguments: argparse.Namespace, experiment: Experiment) -> Path:
+    """The checkpoint given, or the best of the run; there is no scoring of random weights."""
+    if arguments.checkpoint:
+        return Path(arguments.checkpoint)
+    folder = run_folder(experiment)
+    for name in ("best.ckpt", "last.ckpt"):
+        if (folder / name).exists():
+            print(f"using {folder / name}")
+            return folder / name
+    raise UserError(
+        f"no checkpoint given, and {folder} holds none",
+        expected=f"physml {arguments.command} -c {experiment.path} CKPT",
+        hint="train first: random weights are never scored",
+    )
+
+
+def info(arguments: argparse.Namespace) -> int:
+    """Count an experiment: parameters, operations, shapes; with ``--measure`` also memory and time."""
+    experiment = _checked(arguments)
+    import torch
+
+    from physml import cost
+    from physml.configured import rebuild
+    from physml.emulator import Emulator
+    from physml.fields import Boundary
+    from physml.normalise import Normaliser
+    from physml.objectives import Objective
+    from physml.operators import Operator
+
+    model, data = experiment.tree["model"], experiment.tree["data"].get("init_args", {})
+    shape = tuple(data.get("shape") or ())
+    if not shape:
+        raise UserError("data.init_args.shape: not given", where=experiment.where("data"), expected="points of each axis")
+    boundaries = tuple(Boundary(kind) for kind in data.get("boundaries") or ["periodic"] * len(shape))
+    batch = int(data.get("batch_size", 8))
+    with torch.device("meta"):
+        emulator = Emulator(rebuild(model["operator"], Operator), rebuild(model["normaliser"], Normaliser))
+    operator = emulator.operator
+    if len(shape) != operator.axes:
+        raise UserError(
+            f"data.init_args.shape: got {len(shape)} axes, the operator has axes={operator.axes}",
+            where=experiment.where("data.init_args.shape"),
+        )
+    objective = rebuild(model["objective"], Objective)
+    grid = cost.example_grid(shape, boundaries, "meta")
+    sizes = [parameter.numel() for parameter in operator.parameters()]
+    trainable = sum(parameter.numel() for parameter in operator.parameters() if parameter.requires_grad)
+    told: dict[str, Any] = {
+        "experiment": str(experiment.path),
+        "operator": model["operator"]["class_path"],
+        "parameters": {"trainable": trainable, "total": sum(sizes) + sum(b.numel() for b in operator.buffers())},
+        "forward_flops": cost.forward_flops(emulator, grid),
+        "input_shape": [operator.frames, *shape, operator.channels],
+        "output_shape": [operator.steps, *shape, operator.channels],
+        "batch_size": batch,
+        "window_frames": operator.frames + objective.horizon,
+    }
+    if arguments.measure:
+        told["step"] = _measure(experiment, emulator, objective, grid, batch)
+    if arguments.json:
+        print(json.dumps(told))
+        return 0
+    rows = {
+        "operator": told["operator"],
+        "parameters": f"{trainable:,} trainable, {told['parameters']['total']:,} with fixed entries",
+        "forward FLOPs": f"{told['forward_flops']:.4g} for one sample and {operator.steps} frames",
+        "input": f"(B, {', '.join(map(str, told['input_shape']))})   frames, {', '.join('xyzw'[: len(shape)])}, fields",
+        "output": f"(B, {', '.join(map(str, told['output_shape']))})",
+        "training window": f"{told['window_frames']} frames, batch {batch}",
+    }
+    for key, value in told.get("step", {}).items():
+        rows[key.replace("_", " ")] = value if isinstance(value, str) else f"{value:,.4g}"
+    for key, value in rows.items():
+        print(f"{key:<20} {value}")
+    return 0
+
+
+def _measure(experiment: Experiment, counted: Any, objective: Any, grid: Any, batch: int) -> dict[str, Any]:
+    """Memory and time of a step at the largest unroll, from real steps; refused where the estimate does not fit."""
+    import psutil
+    import torch
+
+    from physml import cost
+    from physml.configured import rebuild
+    from physml.emulator import Emulator
+    from physml.normalise import Normaliser
+    from physml.operators import Operator
+
+    model, trainer = experiment.tree["model"], experiment.tree.get("trainer") or {}
+    device = "cuda" if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else "cpu"
+    expected = cost.estimate_memory(counted, objective, grid, batch)
+    free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
+    if expected > free:
+        raise UserError(
+            f"a training step would need about {expected / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on {device}",
+            where=experiment.where("data.init_args.batch_size"),
+            hint=f"reduce data.init_args.batch_size (now {batch}), or set model.operator.init_args.checkpointing where there is one",
+        )
+    emulator = Emulator(rebuild(model["operator"], Operator), rebuild(model["normaliser"], Normaliser)).to(device)
+    shape, boundaries = grid.shape, grid.boundaries
+    step = cost.measure_step(
+        emulator, objective, cost.example_grid(shape, boundaries, device), batch, str(trainer.get("precision") or "32-true")
+    )
+    assert step.seconds is not None
+    told: dict[str, Any] = {
+        "device": step.device,
+        "estimated_GiB": expected / 2**30,
+        "peak_GiB": step.memory / 2**30,
+        "seconds_per_step": step.seconds,
+    }
+    init = experiment.tree["data"]["init_args"]
+    try:
+        from physml.datasets import Windows, open_trajectories
+
+        data = open_trajectories(init["store"])
+        windows = len(
+            Windows(data, data.segments_of("train"), counted.frames + objective.horizon, int(init.get("stride", 1)))
+        )
+    except (FileNotFoundError, ValueError) as problem:
+        told["epoch"] = f"unknown: {str(problem)[:80]}"
+        return told
+    told["steps_per_epoch"] = windows // batch
+    told["seconds_per_epoch"] = windows // batch * step.seconds
+    if isinstance(trainer.get("max_steps"), int):
+        told["seconds_of_the_run"] = trainer["max_steps"] * step.seconds
+    return told
+
+

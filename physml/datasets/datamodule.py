@@ -1,0 +1,121 @@
+"""Data for Lightning: any :class:`Trajectories`, as batches of windows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from lightning.pytorch import LightningDataModule
+from torch.utils.data import DataLoader
+
+from physml.datasets.opening import open_trajectories
+from physml.datasets.trajectories import Trajectories
+from physml.datasets.windows import Collate, Share, TrainingBatches, Windows
+from physml.fields import Batch, Boundary
+
+if TYPE_CHECKING:
+    from physml.training import Training
+
+
+class TrajectoryData(LightningDataModule):
+    """Windows of a trajectory data set.
+
+    How many frames a window holds is asked of the model (operator and objective), so that nothing is said twice.
+
+    Args:
+        store: path of the data set; relative paths are also looked up in ``PHYSML_DATA``.
+        shape: points of the grid the run is made for. ``physml info`` counts with it; the data must have it.
+        boundaries: boundary kind of each axis the run is made for; periodic everywhere if not given.
+        batch_size: windows of one optimiser step, over all processes together.
+        stride: stored frames from one frame of the operator to the next.
+        starts: most windows per segment of the validation and test splits; they do not overlap.
+        evaluation_batch_size: windows of one validation batch and process; ``batch_size`` if not given.
+        workers: reading processes; 0 reads in the training process, which is enough for data that fit the page cache.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: str,
+        shape: Sequence[int],
+        boundaries: Sequence[Boundary] | None = None,
+        batch_size: int = 8,
+        stride: int = 1,
+        starts: int = 4,
+        evaluation_batch_size: int | None = None,
+        workers: int = 0,
+    ) -> None:
+        super().__init__()
+        if min(batch_size, stride, starts) < 1 or workers < 0:
+            raise ValueError(f"data: got batch_size={batch_size}, stride={stride}, starts={starts}, workers={workers}; expected >= 1 and workers >= 0.")
+        self.store, self.shape, self.batch_size, self.stride = store, tuple(shape), batch_size, stride
+        self.boundaries = tuple(Boundary(kind) for kind in boundaries or [Boundary.PERIODIC] * len(self.shape))
+        if len(self.boundaries) != len(self.shape):
+            raise ValueError(f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis.")
+        self.starts, self.workers = starts, workers
+        self.evaluation_batch_size = evaluation_batch_size or batch_size
+        self._data: Trajectories | None = None
+
+    @property
+    def data(self) -> Trajectories:
+        """The data set, opened when first asked for."""
+        if self._data is None:
+            data = open_trajectories(self.store)
+            grid = data.layout.grid
+            if grid.shape != self.shape or grid.boundaries != self.boundaries:
+                raise ValueError(
+                    f"data.init_args.shape: the run is made for {list(self.shape)} points, {', '.join(self.boundaries)}; "
+                    f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct shape and boundaries, or the store."
+                )
+            self._data = data
+        return self._data
+
+    @property
+    def _module(self) -> Training:
+        assert self.trainer is not None
+        return self.trainer.lightning_module  # type: ignore[return-value]
+
+    def windows(self, split: str, known: int, ahead: int) -> Windows:
+        """Windows of ``known + ahead`` frames; all of them for ``train``, a few that do not overlap otherwise."""
+        starts = None if split == "train" else self.starts
+        return Windows(self.data, self.data.segments_of(split), known + ahead, self.stride, starts)
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        module, trainer = self._module, self.trainer
+        assert trainer is not None
+        windows = self.windows("train", module.frames, module.objective.horizon)
+        batches = TrainingBatches(
+            len(windows),
+            batch=self.batch_size,
+            total=module.total_batches,
+            seed=module.seed,
+            position=lambda: module.batches_done,
+            rank=trainer.global_rank,
+            world=trainer.world_size,
+        )
+        return DataLoader(
+            windows,
+            batch_sampler=batches,
+            collate_fn=Collate(self.data, module.frames),
+            num_workers=self.workers,
+            persistent_workers=self.workers > 0,
+            pin_memory=trainer.strategy.root_device.type == "cuda",
+        )
+
+    def _evaluation(self, split: str) -> DataLoader[Batch]:
+        module, trainer = self._module, self.trainer
+        assert trainer is not None
+        windows = self.windows(split, module.frames, module.evaluation_steps)
+        return DataLoader(
+            windows,
+            batch_size=self.evaluation_batch_size,
+            sampler=Share(len(windows), trainer.global_rank, trainer.world_size),
+            collate_fn=Collate(self.data, module.frames),
+            num_workers=self.workers,
+        )
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation("validation")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation("test")

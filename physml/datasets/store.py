@@ -1,0 +1,293 @@
+"""The canonical trajectory store: one zarr v3 group, ``state[trajectory, time, *space, channel]``.
+
+``xarray.open_zarr`` opens it with named coordinates. Statistics, splits, units and provenance live in the group attribute
+``physml``. Chunks hold a few whole frames, are compressed by Blosc-LZ4 with byte shuffle and end with a CRC32C checksum;
+the fill value is NaN, so a lost chunk cannot pass for data.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
+
+from physml.datasets.trajectories import Segment, Statistics, Trajectories, measure
+from physml.fields import Layout
+
+FORMAT = 1
+_CHUNK_BYTES = 1 << 20
+
+
+def frames_per_chunk(layout: Layout, frames: int) -> int:
+    """Whole frames that fit in a mebibyte: at least 1, at most 16, so that a short window reads little beside itself."""
+    frame = 4 * len(layout.fields) * int(np.prod(layout.grid.shape))
+    return max(1, min(16, frames, _CHUNK_BYTES // frame))
+
+
+def create_state(
+    group: zarr.Group, lead: tuple[str, str], shape: tuple[int, int], layout: Layout, multiple: int = 1
+) -> zarr.Array:
+    """Create ``state`` and the coordinate arrays of a layout in an empty group; shared with rollout stores.
+
+    A chunk holds a ``multiple`` of frames.
+    """
+    names = layout.grid.names
+    frames = max(multiple, frames_per_chunk(layout, shape[1]) // multiple * multiple)
+    chunk = (1, frames, *layout.grid.shape, len(layout.fields))
+    state = group.create_array(
+        "state",
+        shape=(*shape, *layout.grid.shape, len(layout.fields)),
+        chunks=chunk,
+        dtype="float32",
+        compressors=[BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+        fill_value=float("nan"),
+        dimension_names=[*lead, *names, "channel"],
+    )
+    for axis in layout.grid.axes:
+        add_coordinate(group, axis.name, axis.points.numpy(), axis.name, units=axis.units, boundary=str(axis.boundary))
+    add_coordinate(group, "channel", np.array(layout.names), "channel", units=", ".join(f.units or "1" for f in layout.fields))
+    if layout.grid.mask is not None:
+        mask = layout.grid.mask.numpy()
+        array = group.create_array("mask", shape=mask.shape, dtype="bool", dimension_names=list(names))
+        array[...] = mask
+        array.attrs["long_name"] = "true where there is fluid"
+    return state
+
+
+def consolidate(path: str | Path) -> None:
+    """Gather all metadata in one file, so that opening the store is one read."""
+    with warnings.catch_warnings():
+        # the reading libraries we name all understand it; the zarr v3 text does not list it yet
+        warnings.filterwarnings("ignore", message=".*onsolidated metadata", category=UserWarning)
+        zarr.consolidate_metadata(str(path))
+
+
+def add_coordinate(group: zarr.Group, name: str, values: np.ndarray, dimension: str, **attributes: Any) -> None:
+    """A one-dimensional array along ``dimension``, in one chunk."""
+    kind: Any = str if values.dtype.kind == "U" else values.dtype
+    array = group.create_array(
+        name, shape=values.shape, chunks=(max(1, len(values)),), dtype=kind, dimension_names=[dimension]
+    )
+    array[...] = values.astype(object) if kind is str else values
+    array.attrs.update({key: value for key, value in attributes.items() if value != ""})
+
+
+def open_group(path: str | Path, kind: str) -> tuple[zarr.Group, dict[str, Any]]:
+    """Open a zarr group of ours for reading, with its ``physml`` attribute.
+
+    Raises:
+        ValueError: where the folder is no zarr group of this kind, in words that name the file to look at.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder.")
+    try:
+        group = zarr.open_group(path, mode="r")
+        plain = dict(group.attrs)["physml"]
+        found, version = plain["kind"], plain["format"]
+    except KeyError:
+        raise ValueError(f"{path}: a zarr group without physml metadata; it was not written by physml.") from None
+    except (FileNotFoundError, json.JSONDecodeError, ValueError, TypeError) as problem:
+        raise ValueError(
+            f"{path}: not a readable zarr group ({type(problem).__name__}); zarr.json is missing or damaged."
+        ) from None
+    if found != kind:
+        raise ValueError(f"{path}: holds {found}, {kind} was expected; is it the right folder?")
+    if version != FORMAT:
+        raise ValueError(f"{path}: format {version}, this version of physml reads {FORMAT}; write it again.")
+    return group, plain
+
+
+def read_state(path: str, array: zarr.Array, where: tuple[int, slice]) -> np.ndarray:
+    """Read whole frames; a damaged chunk becomes one clear ``ValueError``."""
+    try:
+        return np.asarray(array[where])
+    except (ValueError, RuntimeError, OSError) as problem:
+        row, frames = where
+        raise ValueError(
+            f"{path}: {array.metadata.dimension_names[0]} {row}, frames {frames.start} to {frames.stop - 1} cannot be "  # type: ignore[union-attr,index]
+            f"decoded; a chunk is truncated or corrupt ({problem}). Copy or make the store again."
+        ) from None
+
+
+class TrajectoryStore(Trajectories):
+    """A finished store, open for reading; safe to hand to worker processes (each opens the files itself).
+
+    Args:
+        path: the zarr folder.
+
+    Raises:
+        ValueError: where it is not a finished store, or chunk files are missing.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = str(path)
+        group, plain = open_group(path, "trajectories")
+        if not plain["complete"]:
+            raise ValueError(
+                f"{path}: writing was interrupted; run the command that makes it once more and it continues where it stopped."
+            )
+        self.name = plain["name"]
+        self.layout = Layout.from_plain(plain["layout"])
+        self.segments = {
+            split: tuple(Segment(*bounds) for bounds in rows) for split, rows in plain["segments"].items()
+        }
+        self.statistics = Statistics.from_plain(plain["statistics"])
+        self.fingerprint = plain["fingerprint"]
+        self.provenance = plain["provenance"]
+        self._process, self._array = -1, None
+        state = self._state()
+        self.count, self.frames = state.shape[:2]
+        self.parameters = {name: np.asarray(group[name]) for name in plain["parameters"]}
+        expected = (*self.layout.grid.shape, len(self.layout.fields))
+        if state.shape[2:] != expected:
+            raise ValueError(f"{path}: state has shape {state.shape}, its layout says (…, {expected}); the store is damaged.")
+        present = state.nchunks_initialized
+        if present < state.nchunks:
+            raise ValueError(
+                f"{path}: {state.nchunks - present} of {state.nchunks} chunk files are missing; copy or make the store again."
+            )
+
+    def _state(self) -> zarr.Array:
+        if self._array is None or self._process != os.getpid():  # opened anew in every process
+            self._process = os.getpid()
+            self._array = zarr.open_group(self.path, mode="r")["state"]
+        return self._array
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_array": None, "_process": -1}
+
+    def _read(self, trajectory: int, frames: slice) -> np.ndarray:
+        dense = read_state(self.path, self._state(), (trajectory, slice(frames.start, frames.stop)))
+        return dense[:: frames.step]
+
+
+class StoreWriter:
+    """Writes a store chunk by chunk and finishes it; picks up an interrupted one where it stopped.
+
+    Args:
+        path: the zarr folder; made if missing.
+        name: of the data set.
+        layout: of its states.
+        count, frames: trajectories and frames of each.
+        parameters: per trajectory.
+        segments: of each split, a ``train`` among them.
+        provenance: all that determines the data; an interrupted store is continued only if this is equal.
+
+    Raises:
+        ValueError: where the folder holds something else.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        name: str,
+        layout: Layout,
+        count: int,
+        frames: int,
+        parameters: Mapping[str, Sequence[float]],
+        segments: Mapping[str, Sequence[Segment]],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        self.path = Path(path)
+        self._plain = {
+            "kind": "trajectories",
+            "format": FORMAT,
+            "complete": False,
+            "name": name,
+            "layout": layout.to_plain(),
+            "parameters": sorted(parameters),
+            "segments": {
+                split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()
+            },
+            "provenance": json.loads(json.dumps(dict(provenance))),
+            "written_by": f"physml {version('physml')}",
+        }
+        if self.path.exists() and any(self.path.iterdir()):
+            group, found = open_group(self.path, "trajectories")
+            for key in ("provenance", "segments", "layout"):
+                if found[key] != self._plain[key]:
+                    raise ValueError(
+                        f"{path}: already holds other data ({_first_difference(found[key], self._plain[key], key)}); "
+                        "give another --out, or delete it."
+                    )
+            self.complete = bool(found["complete"])
+            self._group = zarr.open_group(self.path, mode="r+")
+        else:
+            # written beside and renamed, so that a store that exists always has all of its arrays
+            beside = self.path.with_name(f".{self.path.name}.new")
+            group = zarr.open_group(beside, mode="w")
+            group.attrs["physml"] = self._plain
+            create_state(group, ("trajectory", "time"), (count, frames), layout)
+            times = np.arange(frames) * layout.dt
+            add_coordinate(group, "time", times, "time", units=layout.time_units, long_name="time since the first frame")
+            add_coordinate(group, "trajectory", np.arange(count), "trajectory")
+            for key, values in sorted(parameters.items()):
+                add_coordinate(group, key, np.asarray(values, dtype=np.float64), "trajectory")
+            os.replace(beside, self.path)
+            self.complete = False
+            self._group = zarr.open_group(self.path, mode="r+")
+        self._state: zarr.Array = self._group["state"]  # type: ignore[assignment]
+
+    @property
+    def chunk_frames(self) -> int:
+        """Frames to pass to :meth:`write` at once; the last block may be shorter."""
+        return self._state.chunks[1]
+
+    def write(self, trajectory: int, start: int, values: np.ndarray) -> str:
+        """Write a block ``(T, *space, C)`` that begins at a chunk border; returns its digest.
+
+        Raises:
+            ValueError: where a value is not finite.
+        """
+        assert start % self.chunk_frames == 0
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"trajectory {trajectory}: values near frame {start} are not finite; the solution blew up, reduce the step."
+            )
+        values = np.ascontiguousarray(values, dtype=np.float32)
+        self._state[trajectory, start : start + len(values)] = values
+        return hashlib.sha256(values.tobytes()).hexdigest()
+
+    def _read_back(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        return read_state(str(self.path), self._state, (trajectory, slice(start, stop)))
+
+    def finish(self, digests: Sequence[str]) -> TrajectoryStore:
+        """Compute the statistics, mark the store complete, open it.
+
+        Args:
+            digests: one for each trajectory, made from what :meth:`write` returned.
+        """
+        if not self.complete:
+            identity = json.dumps([self._plain["layout"], self._plain["segments"], list(digests)], sort_keys=True)
+            layout = Layout.from_plain(self._plain["layout"])
+            train = [Segment(*bounds) for bounds in self._plain["segments"]["train"]]
+            plain = {
+                **self._plain,
+                "complete": True,
+                "statistics": measure(layout, train, self._read_back).to_plain(),
+                "digests": list(digests),
+                "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+            }
+            self._group.attrs["physml"] = plain
+            consolidate(self.path)
+            self.complete = True
+        return TrajectoryStore(self.path)
+
+
+def _first_difference(found: Any, wanted: Any, key: str) -> str:
+    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
+        for name in sorted({*found, *wanted}):
+            if found.get(name) != wanted.get(name):
+                return _first_difference(found.get(name), wanted.get(name), f"{key}.{name}")
+    return f"{key}: {str(found)[:60]} there, {str(wanted)[:60]} asked"

@@ -1,0 +1,161 @@
+"""Windows of consecutive frames: which exist, in which order they are trained on, and how they become a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from physml.datasets.trajectories import Segment, Trajectories
+from physml.fields import Batch, GridField
+
+
+class Windows(Dataset[tuple[Tensor, int]]):
+    """Every window of ``length`` frames, ``stride`` stored frames apart, inside the given segments.
+
+    A segment of n frames holds ``n - stride (length - 1)`` windows; windows overlap and never cross a segment's end.
+
+    Args:
+        data: where to read.
+        segments: where windows may lie.
+        length: frames of a window.
+        stride: stored frames from one frame of the window to the next.
+        starts: keep at most this many windows a segment, spread evenly and not overlapping while there is room.
+
+    Raises:
+        ValueError: where no segment is long enough.
+    """
+
+    def __init__(
+        self, data: Trajectories, segments: Sequence[Segment], length: int, stride: int = 1, starts: int | None = None
+    ) -> None:
+        self.data, self.length, self.stride = data, length, stride
+        span = stride * (length - 1) + 1
+        self._places = [(s.trajectory, chosen) for s in segments if (chosen := _starts(s, span, starts))]
+        self._ends = np.cumsum([len(chosen) for _, chosen in self._places])
+        if not self._places:
+            longest = max((s.stop - s.start for s in segments), default=0)
+            raise ValueError(
+                f"windows: a window of {length} frames at stride {stride} spans {span} stored frames, the longest segment of "
+                f"{data.path} has {longest}; ask for fewer frames or make longer trajectories."
+            )
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def place(self, index: int) -> tuple[int, int]:
+        """Trajectory and first frame of window ``index``."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"window {index} of {len(self)}")
+        row = int(np.searchsorted(self._ends, index, side="right"))
+        trajectory, chosen = self._places[row]
+        return trajectory, chosen[index - (int(self._ends[row - 1]) if row else 0)]
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        trajectory, start = self.place(index)
+        values = self.data.read(trajectory, start, start + self.stride * (self.length - 1) + 1, self.stride)
+        return torch.from_numpy(np.ascontiguousarray(values)), trajectory
+
+
+def _starts(segment: Segment, span: int, most: int | None) -> Sequence[int]:
+    room = segment.stop - segment.start - span + 1
+    if room <= 0:
+        return ()
+    if most is None:
+        return range(segment.start, segment.start + room)
+    count = min(most, room)
+    # spread from the first possible start to the last; they overlap only where the segment is too short
+    chosen = np.floor(np.linspace(0, room - 1, count)).astype(int) if count > 1 else np.zeros(1, int)
+    separate = 1 + (room - 1) // span
+    if count > separate:  # fewer that do not overlap beat more that do
+        chosen = np.arange(separate) * span
+    assert all(b > a for a, b in pairwise(chosen))
+    return [segment.start + int(start) for start in chosen]
+
+
+class Collate:
+    """Windows ``(T, *space, C)`` to a :class:`Batch` with the branch ``state``.
+
+    Args:
+        data: gives grid, names and parameters.
+        known: frames of the input; the rest are targets.
+    """
+
+    def __init__(self, data: Trajectories, known: int) -> None:
+        layout = data.layout
+        self._grid, self._names, self._known = layout.grid.to(torch.float32), layout.names, known
+        self._parameters = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in data.parameters.items()}
+
+    def __call__(self, samples: Sequence[tuple[Tensor, int]]) -> Batch:
+        values = torch.stack([window for window, _ in samples])
+        rows = torch.tensor([trajectory for _, trajectory in samples])
+        return Batch(
+            size=len(samples),
+            inputs={"state": GridField(values[:, : self._known], self._grid, self._names)},
+            targets={"state": GridField(values[:, self._known :], self._grid, self._names)},
+            condition={name: values[rows] for name, values in self._parameters.items()},
+        )
+
+
+class TrainingBatches(Sampler[list[int]]):
+    """Index lists of a whole run: ``total`` batches, in an order that is a function of the seed alone.
+
+    The windows are shuffled anew for each pass over the data, seeded by ``(seed, pass)``; the last, incomplete batch of a pass is
+    left out. Iteration starts at the batch that ``position`` names, so a resumed run sees what it would have seen.
+
+    Args:
+        windows: number of windows.
+        batch: windows of one optimiser step, over all processes.
+        total: batches of the run.
+        seed: of the order.
+        position: batches already trained on.
+        rank, world: this process takes the ``rank``-th of ``world`` equal parts of every batch.
+    """
+
+    def __init__(
+        self,
+        windows: int,
+        *,
+        batch: int,
+        total: int,
+        seed: int,
+        position: Callable[[], int] = lambda: 0,
+        rank: int = 0,
+        world: int = 1,
+    ) -> None:
+        if batch % world:
+            raise ValueError(f"batch_size: got {batch} for {world} processes; it is the batch of all together, make it divisible.")
+        if windows < batch:
+            raise ValueError(f"batch_size: got {batch}, the training split holds {windows} windows; use a smaller batch.")
+        self.windows, self.batch, self.total, self.seed = windows, batch, total, seed
+        self.position, self.rank, self.world = position, rank, world
+
+    def __len__(self) -> int:
+        return self.total
+
+    def __iter__(self) -> Iterator[list[int]]:
+        per_pass, share = self.windows // self.batch, self.batch // self.world
+        turn, order = -1, np.empty(0, int)
+        for index in range(self.position(), self.total):
+            if index // per_pass != turn:
+                turn = index // per_pass
+                order = np.random.default_rng([self.seed, turn]).permutation(self.windows)
+            first = (index % per_pass) * self.batch + self.rank * share
+            yield order[first : first + share].tolist()
+
+
+class Share(Sampler[int]):
+    """Every ``world``-th index from ``rank`` on: all processes together see each window exactly once, none is padded."""
+
+    def __init__(self, count: int, rank: int, world: int) -> None:
+        self._indices = range(rank, count, world)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)

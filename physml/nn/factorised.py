@@ -1,0 +1,235 @@
+r"""Attention factorised over the axes of a grid: one small kernel for each axis instead of one for all pairs of points.
+
+A field ``h`` on ``S_1 x ... x S_D`` points is averaged over all axes but one, which gives a function ``phi_m`` of one coordinate.
+Its queries and keys make the kernel ``A_m`` of ``S_m x S_m`` numbers, and the kernels act on the values along their axis. Li, Shu &
+Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv 2305.17560.
+
+Legend of shape suffixes: B batch, S points of one axis, H heads, K key width, V value width, C channels.
+"""
+
+from __future__ import annotations
+
+import string
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from physml.configured import Configured
+from physml.fields import Axis, Grid
+from physml.nn.positional import rotate, stretched
+
+
+def axis_mean(h: Tensor, grid: Grid, keep: int) -> Tensor:
+    """The average of ``(B, *space, C)`` over every space axis but ``keep``, with quadrature weights: ``(B, S, C)``."""
+    for m in reversed(range(len(grid.axes))):
+        if m == keep:
+            continue
+        axis = grid.axes[m]
+        if axis.uniform:
+            h = h.mean(dim=1 + m)
+        else:
+            weights = (axis.weights / axis.weights.sum()).to(h.dtype)
+            h = torch.tensordot(h, weights, dims=([1 + m], [0]))
+    return h
+
+
+def mode_product(kernel: Tensor, values: Tensor, axis: int) -> Tensor:
+    """``z[.., i, ..] = sum_j A[i, j] v[.., j, ..]`` along one space axis.
+
+    Args:
+        kernel: ``(B, H, S, S)``.
+        values: ``(B, *space, H, V)``.
+        axis: which space axis.
+
+    Returns:
+        ``(B, *space, H, V)``.
+    """
+    d = values.ndim - 3
+    space = string.ascii_lowercase[:d]
+    out = space.replace(space[axis], "z")
+    return torch.einsum(f"BHz{space[axis]},B{space}HV->B{out}HV", kernel, values)
+
+
+class Kernels(Configured):
+    """How the kernel of an axis is made from its function; :meth:`build` makes the layer."""
+
+    @abstractmethod
+    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        """A module ``(phi (B, S, latent), axis) -> A (B, H, S, S)``."""
+
+
+class PublishedKernels(Kernels):
+    """``A = s q k^T`` as published: rotary phase ``scale x theta_i``, ``theta_i = 10000^{-2i/K}``, no quadrature weights.
+
+    ``s = 1`` up to a kernel multiplier of 4 and ``K^{-1/2}`` above. Coordinates include the end point on periodic axes too. The
+    phase advances by more than pi from point to point on most grids, so the leading components alias; and with the published
+    initial gain the kernel is so small that the epsilon of the norm after it decides the block's output at first.
+
+    Args:
+        scale: radians per unit length of the fastest component.
+        gain: of the Xavier-uniform initialisation of queries and keys.
+    """
+
+    def __init__(self, *, scale: float = 64.0, gain: float = 0.02) -> None:
+        self.scale, self.gain = scale, gain
+
+    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        return _PublishedKernel(self.scale, self.gain, latent, heads, key_width, multiplier)
+
+
+class _PublishedKernel(nn.Module):
+    def __init__(self, scale: float, gain: float, latent: int, heads: int, key_width: int, multiplier: int) -> None:
+        super().__init__()
+        self.heads, self.scale = heads, scale
+        self.size = 1.0 if multiplier <= 4 else key_width**-0.5
+        self.queries = nn.Linear(latent, heads * key_width, bias=False)
+        self.keys = nn.Linear(latent, heads * key_width, bias=False)
+        for layer in (self.queries, self.keys):
+            nn.init.xavier_uniform_(layer.weight, gain=gain)
+
+    def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
+        q_BHSK = _heads(self.queries(phi_BSC), self.heads)
+        k_BHSK = _heads(self.keys(phi_BSC), self.heads)
+        half = q_BHSK.shape[-1] // 2
+        theta = 10000.0 ** (-torch.arange(half, device=phi_BSC.device) / half)
+        phase = self.scale * stretched(axis).float()[:, None] * theta
+        return self.size * rotate(q_BHSK, phase) @ rotate(k_BHSK, phase).transpose(-1, -2)
+
+
+class ScaledKernels(Kernels):
+    """``A = a K^{-1/2} q k^T diag(w / sum w)``: a quadrature of an integral over the axis, at any resolution.
+
+    Queries and keys are normalised to unit root mean square, so that entries of ``q k^T / sqrt(K)`` are of order one from the first
+    step, and ``a`` is learnt for each head. The rotary phase turns ``2 pi n / L`` per unit length with whole numbers ``n`` from 1 to
+    ``most`` on a geometric ladder, so that on a periodic axis the kernel depends on the distance around the circle alone: shifting
+    the input shifts the output. Other axes use the same ladder over half-turns, without rounding.
+
+    Args:
+        most: highest wavenumber of the ladder; should stay below half the points (patches) of an axis.
+    """
+
+    def __init__(self, *, most: int = 12) -> None:
+        if most < 1:
+            raise ValueError(f"most: got {most}, expected at least 1.")
+        self.most = most
+
+    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        return _ScaledKernel(self.most, latent, heads, key_width)
+
+
+class _ScaledKernel(nn.Module):
+    def __init__(self, most: int, latent: int, heads: int, key_width: int) -> None:
+        super().__init__()
+        self.heads, self.most = heads, most
+        self.queries = nn.Linear(latent, heads * key_width, bias=False)
+        self.keys = nn.Linear(latent, heads * key_width, bias=False)
+        self.amplitude = nn.Parameter(torch.ones(heads, 1, 1))
+
+    def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
+        q_BHSK = functional.rms_norm(_heads(self.queries(phi_BSC), self.heads).float(), (self._key_width,))
+        k_BHSK = functional.rms_norm(_heads(self.keys(phi_BSC), self.heads).float(), (self._key_width,))
+        half = self._key_width // 2
+        ladder = torch.arange(half, device=phi_BSC.device) / max(half - 1, 1)
+        turns = self.most**ladder  # from 1 to most
+        turns = turns.round() if axis.periodic else 0.5 * turns
+        phase = 2 * torch.pi * (axis.points / axis.length).float()[:, None] * turns
+        scale = self.amplitude / self._key_width**0.5
+        weights = (axis.weights / axis.weights.sum()).float()
+        kernel = (rotate(q_BHSK, phase) * scale) @ (rotate(k_BHSK, phase) * weights[:, None]).transpose(-1, -2)
+        return kernel.to(phi_BSC.dtype)
+
+    @property
+    def _key_width(self) -> int:
+        return self.queries.out_features // self.heads
+
+
+def _heads(x: Tensor, heads: int) -> Tensor:
+    """``(B, S, H K)`` to ``(B, H, S, K)``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+class KernelNorm(Configured):
+    """What brings the sum over an axis back to unit size, without learnt parameters; always computed in fp32."""
+
+    @abstractmethod
+    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+        """``(B, *space, H, V)`` to the same shape."""
+
+
+class InstanceNorm(KernelNorm):
+    """Zero mean and unit variance over space, for each sample and channel, with quadrature weights: the published text.
+
+    Args:
+        eps: added to the variance.
+    """
+
+    def __init__(self, *, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+        z = z.float()
+        z = z - _space_mean(z, grid)
+        return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
+
+
+class RMSNorm(KernelNorm):
+    """Unit mean square over space, for each sample and channel; the mean is kept.
+
+    Args:
+        eps: added to the mean square.
+    """
+
+    def __init__(self, *, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+        z = z.float()
+        return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
+
+
+class HeadGroupNorm(KernelNorm):
+    """Zero mean and unit unbiased variance over space and the channels of a head: the published code of 2024.
+
+    Args:
+        eps: added to the variance.
+    """
+
+    def __init__(self, *, eps: float = 1e-8) -> None:
+        self.eps = eps
+
+    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+        z = z.float()
+        over = (*range(1, z.ndim - 2), z.ndim - 1)
+        variance, mean = torch.var_mean(z, dim=over, correction=1, keepdim=True)
+        return (z - mean) * torch.rsqrt(variance + self.eps)
+
+
+class PlaneNorm(KernelNorm):
+    """Zero mean and unit variance over the other axes and all channels, for each sample and point of the *first* axis.
+
+    The published code before 2024, in which an instance norm for channels-first tensors met a channels-last one; most likely
+    what the published results used. Breaks the symmetry between axes; here for comparison.
+
+    Args:
+        eps: added to the variance.
+    """
+
+    def __init__(self, *, eps: float = 1e-5) -> None:
+        self.eps = eps
+
+    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+        z = z.float()
+        variance, mean = torch.var_mean(z, dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
+        return (z - mean) * torch.rsqrt(variance + self.eps)
+
+
+def _space_mean(z: Tensor, grid: Grid) -> Tensor:
+    """Average of ``(B, *space, H, V)`` over space, dimensions kept."""
+    if all(axis.uniform for axis in grid.axes):
+        return z.mean(dim=tuple(range(1, z.ndim - 2)), keepdim=True)
+    for m, axis in enumerate(grid.axes):
+        weights = (axis.weights / axis.weights.sum()).to(z.dtype)
+        z = torch.tensordot(z, weights, dims=([1 + m], [0])).unsqueeze(1 + m)
+    return z

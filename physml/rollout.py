@@ -1,0 +1,267 @@
+"""Autoregressive rollouts: a generator for Python, and a writer that streams to zarr and survives a kill."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import zarr
+from torch import Tensor
+
+from physml.datasets.store import FORMAT, add_coordinate, consolidate, create_state, open_group, read_state
+from physml.datasets.trajectories import Trajectories
+from physml.datasets.windows import Windows
+from physml.emulator import Emulator
+from physml.fields import Grid, Layout
+
+BLOWUP = 10.0
+"""A rollout has blown up once its energy exceeds this many times the largest of the training data."""
+
+
+def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = None) -> Iterator[Tensor]:
+    """Predict frame after frame; memory does not grow with ``steps``.
+
+    Args:
+        emulator: from :func:`physml.load`.
+        initial: the last known states ``(T, *space, C)`` or ``(B, T, *space, C)``, physical units, oldest first: an array, a
+            tensor or an ``xarray.DataArray``. Of more frames than the emulator reads, the last are used.
+        steps: frames to predict.
+        grid: where the states live; the training grid if not given.
+
+    Yields:
+        The next state ``(B, *space, C)``, physical units, on the emulator's device.
+    """
+    window = torch.as_tensor(np.asarray(initial) if not isinstance(initial, Tensor) else initial, dtype=torch.float32)
+    if window.ndim == emulator.operator.axes + 2:
+        window = window[None]
+    if window.ndim != emulator.operator.axes + 3 or window.shape[1] < emulator.frames:
+        raise ValueError(
+            f"initial: got shape {tuple(window.shape)}, expected (B, T, {'*, ' * emulator.operator.axes}"
+            f"{emulator.operator.channels}) with T >= {emulator.frames} known frames."
+        )
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected at least 1.")
+    window = window[:, -emulator.frames :].to(next(emulator.buffers()).device)
+    done = 0
+    while done < steps:
+        with torch.no_grad():  # entered anew for each call: the consumer's own gradient mode is not touched
+            frames = emulator(window, grid=grid)
+        window = torch.cat([window, frames], dim=1)[:, -emulator.frames :]
+        for frame in frames.unbind(dim=1)[: steps - done]:
+            yield frame
+        done += frames.shape[1]
+
+
+def frame_stride(emulator: Emulator, data: Trajectories) -> int:
+    """Stored frames of ``data`` from one frame of the emulator to the next.
+
+    Raises:
+        ValueError: where fields or units differ, or no whole number of stored frames gives the emulator's interval.
+    """
+    origin = emulator.origin
+    if origin is None:
+        raise ValueError("emulator: it has not been trained; load one with physml.load.")
+    if [f.name for f in origin.layout.fields] != list(data.layout.names) or len(data.layout.grid.axes) != len(
+        origin.layout.grid.axes
+    ):
+        raise ValueError(
+            f"data: {data.path} has fields {', '.join(data.layout.names)} on {len(data.layout.grid.axes)} axes; the emulator "
+            f"was trained on {', '.join(origin.layout.names)} on {len(origin.layout.grid.axes)} axes."
+        )
+    wanted = origin.layout.dt * origin.stride
+    stride = round(wanted / data.layout.dt)
+    if stride < 1 or abs(stride * data.layout.dt - wanted) > 1e-6 * wanted:
+        raise ValueError(
+            f"data: frames of {data.path} are {data.layout.dt:g} apart, the emulator predicts steps of {wanted:g}, which is no "
+            "whole number of them."
+        )
+    return stride
+
+
+def write_rollout(
+    emulator: Emulator,
+    data: Trajectories,
+    out: str | Path,
+    *,
+    steps: int,
+    split: str = "test",
+    starts: int | None = None,
+    start: Sequence[int] | None = None,
+    batch: int = 16,
+    model: Mapping[str, Any] | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Path:
+    """Roll out from many initial states of a data set, streaming to a zarr store.
+
+    The states are ``state[sample, lead, *space, channel]``; lead 1 is the first frame after the known ones. A sample whose state is
+    not finite, or whose energy exceeds :data:`BLOWUP` times the largest of the training data, is marked in ``blowup`` with the
+    lead at which it happened and is NaN from there on. Interrupted, the same call continues where it stopped.
+
+    Args:
+        emulator: a trained one.
+        data: where initial states come from; the truth for the evaluation later.
+        out: folder to write.
+        steps: frames to predict for each sample.
+        split: of ``data``.
+        starts: initial states for each segment of the split, evenly spread and not overlapping while there is room.
+        start: instead, first known frames counted from the segment's beginning.
+        batch: samples advanced at once.
+        model: recorded as provenance, plain values.
+        progress: called with frames written and frames in total.
+
+    Returns:
+        The path written.
+    """
+    out, stride = Path(out), frame_stride(emulator, data)
+    places = _places(emulator, data, split, stride, steps, starts, start)
+    layout = data.layout
+    layout = Layout(layout.fields, layout.grid, layout.dt * stride, layout.time_units)
+    about = {
+        "kind": "rollout",
+        "format": FORMAT,
+        "complete": False,
+        "layout": layout.to_plain(),
+        "source": {"path": data.path, "name": data.name, "fingerprint": data.fingerprint, "split": split},
+        "trained_on": emulator.origin.fingerprint if emulator.origin else "",
+        "known_frames": emulator.frames,
+        "frames_per_call": emulator.steps,
+        "steps": steps,
+        "stride": stride,
+        "starts": [list(place) for place in places],
+        "model": json.loads(json.dumps(dict(model or {"operator": emulator.operator.describe()}))),
+        "weights": _digest(emulator),
+    }
+    group = _open(out, about, layout, places)
+    state: zarr.Array = group["state"]  # type: ignore[assignment]
+    done: zarr.Array = group["done"]  # type: ignore[assignment]
+    blowup: zarr.Array = group["blowup"]  # type: ignore[assignment]
+    grid, device = layout.grid.to(torch.float32), next(emulator.buffers()).device
+    total = steps * len(places)
+    for first in range(0, len(places), batch):
+        rows = range(first, min(first + batch, len(places)))
+        finished = int(np.asarray(done[rows.start : rows.stop]).min())
+        marks = np.asarray(blowup[rows.start : rows.stop])
+        marks[marks > finished] = 0
+        progress(rows.start * steps + finished * len(rows), total)
+        if finished == steps:
+            continue
+        window = np.stack([_known(emulator, data, state, out, row, places[row], stride, finished) for row in rows])
+        window = np.where(np.isfinite(window), window, 0.0)
+        frames = rollout(emulator, torch.from_numpy(window).to(device), steps - finished, grid)
+        block: list[np.ndarray] = []
+        for lead, frame in enumerate(frames, start=finished + 1):
+            marks[(marks == 0) & _outside(emulator, frame, grid)] = lead
+            values = frame.float().cpu().numpy()
+            values[marks > 0] = np.nan
+            block.append(values)
+            if len(block) == state.chunks[1] or lead == steps:
+                state[rows.start : rows.stop, lead - len(block) : lead] = np.stack(block, axis=1)
+                blowup[rows.start : rows.stop] = marks
+                done[rows.start : rows.stop] = lead
+                block = []
+                progress(rows.start * steps + lead * len(rows), total)
+    group.attrs["physml"] = {**about, "complete": True, "versions": _versions(), "created": datetime.now(UTC).isoformat("T", "seconds")}
+    consolidate(out)
+    return out
+
+
+def _places(
+    emulator: Emulator,
+    data: Trajectories,
+    split: str,
+    stride: int,
+    steps: int,
+    starts: int | None,
+    start: Sequence[int] | None,
+) -> list[tuple[int, int]]:
+    """Trajectory and first known frame of each sample."""
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected at least 1.")
+    segments = data.segments_of(split)
+    if start is None:
+        windows = Windows(data, segments, emulator.frames + steps, stride, starts or 1)
+        return [windows.place(index) for index in range(len(windows))]
+    span = stride * (emulator.frames - 1) + 1
+    places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]
+    if not places or min(start) < 0:
+        raise ValueError(
+            f"start: got {list(start)}; segments of split {split!r} have up to {max(s.stop - s.start for s in segments)} frames "
+            f"and {span} must be known from the start on."
+        )
+    return places
+
+
+def _known(
+    emulator: Emulator,
+    data: Trajectories,
+    state: zarr.Array,
+    out: Path,
+    row: int,
+    place: tuple[int, int],
+    stride: int,
+    finished: int,
+) -> np.ndarray:
+    """The last frames before lead ``finished + 1``: initial states, then what was written already."""
+    trajectory, begin = place
+    initial = data.read(trajectory, begin, begin + stride * (emulator.frames - 1) + 1, stride)
+    if not finished:
+        return initial
+    written = read_state(str(out), state, (row, slice(max(0, finished - emulator.frames), finished)))
+    return np.concatenate([initial, written])[-emulator.frames :]
+
+
+def _outside(emulator: Emulator, frame: Tensor, grid: Grid) -> np.ndarray:
+    """Which samples of ``(B, *space, C)`` left the physical range."""
+    energy = emulator.normaliser.encode(frame.float()).square().mean(dim=-1)
+    fluid = torch.ones(grid.shape, dtype=torch.bool) if grid.mask is None else grid.mask
+    mean = energy[:, fluid.to(energy.device)].mean(dim=-1)
+    assert emulator.origin is not None
+    return (~torch.isfinite(mean) | (mean > BLOWUP * emulator.origin.statistics["energy"])).cpu().numpy()
+
+
+def _open(out: Path, about: Mapping[str, Any], layout: Layout, places: Sequence[tuple[int, int]]) -> zarr.Group:
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        _, found = open_group(out, "rollout")
+        for key in ("source", "weights", "starts", "steps", "stride"):
+            if found[key] != about[key]:
+                raise ValueError(
+                    f"{out}: already holds another rollout (its {key} differs); give another --out, or delete it."
+                )
+        return zarr.open_group(out, mode="r+", use_consolidated=False)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_name(f".{out.name}.new")
+    group = zarr.open_group(beside, mode="w")
+    group.attrs["physml"] = dict(about)
+    steps, stride, known = about["steps"], about["stride"], about["known_frames"]
+    # chunks end where a call of the operator ends, so that a resumed rollout makes the same calls
+    create_state(group, ("sample", "lead"), (len(places), steps), layout, multiple=about["frames_per_call"])
+    leads = np.arange(1, steps + 1)
+    add_coordinate(group, "lead", leads, "lead", long_name="frames after the last known one")
+    add_coordinate(group, "lead_time", leads * layout.dt, "lead", units=layout.time_units)
+    add_coordinate(group, "trajectory", np.array([t for t, _ in places]), "sample")
+    frame = np.array([begin + stride * known for _, begin in places])
+    add_coordinate(group, "frame", frame, "sample", long_name="source frame of lead 1")
+    add_coordinate(group, "blowup", np.zeros(len(places), int), "sample", long_name="lead of the first unphysical frame, 0: none")
+    add_coordinate(group, "done", np.zeros(len(places), int), "sample", long_name="leads written")
+    os.replace(beside, out)
+    return zarr.open_group(out, mode="r+")
+
+
+def _digest(emulator: Emulator) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(emulator.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else repr(value.item()).encode())
+    return digest.hexdigest()[:16]
+
+
+def _versions() -> dict[str, str]:
+    return {name: version(name) for name in ("physml", "torch", "zarr")}

@@ -1,0 +1,217 @@
+"""Training of any operator on any batch family, with Lightning: normalise, call the objective, optimise."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.cli import OptimizerCallable
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from physml import checkpoint
+from physml.configured import Configured
+from physml.emulator import Emulator, Origin
+from physml.fields import Batch
+from physml.metrics import RolloutError
+from physml.normalise import Normaliser
+from physml.objectives import Objective
+from physml.operators import Operator
+from physml.rollout import rollout
+
+
+class Diverged(ValueError):
+    """The loss stopped being a finite number."""
+
+
+class Schedule(Configured):
+    """A learning rate that depends on the step."""
+
+    @abstractmethod
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        """The torch scheduler for a run of ``steps`` optimiser steps."""
+
+
+class OneCycle(Schedule):
+    """Rise to the optimiser's learning rate, then fall, both along a cosine (Smith & Topin 2019, arXiv 1708.07120).
+
+    Args:
+        warmup: part of the run that rises.
+        start: first learning rate over the largest.
+        end: last learning rate over the first.
+        cycle_momentum: also let the first beta fall and rise between 0.95 and 0.85.
+    """
+
+    def __init__(
+        self, *, warmup: float = 0.2, start: float = 0.04, end: float = 1e-3, cycle_momentum: bool = True
+    ) -> None:
+        if not (0 < warmup < 1 and 0 < start <= 1 and 0 < end <= 1):
+            raise ValueError(f"schedule: got warmup={warmup}, start={start}, end={end}; expected numbers between 0 and 1.")
+        self.warmup, self.start, self.end, self.cycle_momentum = warmup, start, end, cycle_momentum
+
+    def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        return OneCycleLR(
+            optimizer,
+            max_lr=[group["lr"] for group in optimizer.param_groups],
+            total_steps=steps,
+            pct_start=self.warmup,
+            div_factor=1 / self.start,
+            final_div_factor=1 / self.end,
+            cycle_momentum=self.cycle_momentum,
+        )
+
+
+class Training(LightningModule):
+    """One module for every family of operators.
+
+    A run is one pass of ``trainer.max_steps`` optimiser steps. Each step seeds itself from the run's seed, its number and the
+    process, so that a resumed run draws what it would have drawn.
+
+    Args:
+        operator: what is trained.
+        normaliser: units of its inputs and outputs.
+        objective: what is minimised.
+        optimizer: makes the optimiser from the parameters.
+        schedule: of the learning rate; constant if ``None``.
+        evaluation_steps: frames that validation and test roll out.
+        compile: compile the operator with ``torch.compile``.
+    """
+
+    def __init__(
+        self,
+        *,
+        operator: Operator,
+        normaliser: Normaliser,
+        objective: Objective,
+        optimizer: OptimizerCallable,
+        schedule: Schedule | None = None,
+        evaluation_steps: int = 16,
+        compile: bool = False,
+    ) -> None:
+        super().__init__()
+        self.emulator = Emulator(operator, normaliser)
+        self.objective = objective
+        self._make_optimizer, self._schedule = optimizer, schedule
+        self.evaluation_steps = evaluation_steps
+        self.config: dict[str, Any] = {}
+        if compile:
+            operator.compile()
+        self._not_finite: Tensor | None = None
+
+    # what the data module asks
+
+    @property
+    def frames(self) -> int:
+        """Known frames of a window."""
+        return self.emulator.frames
+
+    @property
+    def seed(self) -> int:
+        """Of the run: ``seed_everything`` of the experiment."""
+        return int(os.environ.get("PL_GLOBAL_SEED", 0))
+
+    @property
+    def total_batches(self) -> int:
+        """Batches of the whole run."""
+        if self.trainer.max_steps < 1:
+            raise ValueError("trainer.max_steps: not given; a run is a number of optimiser steps (`physml info` says how many make a pass).")
+        return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    @property
+    def batches_done(self) -> int:
+        """Batches trained on so far, over all sessions of the run."""
+        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+
+    # the run
+
+    def setup(self, stage: str) -> None:
+        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        data = datamodule.data
+        origin = Origin(data.layout, data.statistics.to_plain(), datamodule.stride, data.fingerprint)
+        if stage == "fit":
+            if getattr(self.objective, "frames", 0) > self.emulator.steps:
+                raise ValueError(
+                    f"model.objective.init_args.frames: got {self.objective.frames}, the operator predicts at most "  # type: ignore[attr-defined]
+                    f"{self.emulator.steps} frames a call (model.operator.init_args.steps)."
+                )
+            self.emulator.learn(origin)
+        elif self.emulator.origin is None:
+            self.emulator.origin = origin
+        channels = self.emulator.operator.channels
+        self.validation_error = RolloutError(leads=self.evaluation_steps, channels=channels)
+        self.test_error = RolloutError(leads=self.evaluation_steps, channels=channels)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        # three numbers to one seed by a fixed mixing, so that neighbouring steps share nothing
+        mixed = (self.seed * 0x9E3779B97F4A7C15 + self.batches_done * 0xBF58476D1CE4E5B9 + self.global_rank) % 2**63
+        torch.manual_seed(mixed)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        batch = self.emulator.normaliser(batch)
+        terms = self.objective(self.emulator.predict, batch, self.global_step)
+        loss = torch.stack(list(terms.values())).sum()
+        bad = ~torch.isfinite(loss.detach())
+        self._not_finite = bad if self._not_finite is None else self._not_finite | bad
+        self.log("train/loss", loss, prog_bar=True, batch_size=batch.size)
+        if len(terms) > 1:
+            self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=batch.size)
+        return loss
+
+    def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
+        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # a read-out makes the CPU wait for the GPU
+            self._refuse_divergence()
+
+    def _refuse_divergence(self) -> None:
+        if self._not_finite is not None and bool(self._not_finite):
+            raise Diverged(
+                f"train/loss: became NaN or infinite before step {self.global_step}; lower model.optimizer.init_args.lr, or set "
+                "trainer.gradient_clip_val."
+            )
+
+    def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        self._refuse_divergence()
+        checkpoint_["physml"] = checkpoint.describe(self.emulator, self.config)
+
+    def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
+        found = checkpoint_.get("physml", {}).get("operator", {}).get("class_path")
+        ours = self.emulator.operator.describe()["class_path"]
+        if found != ours:
+            raise ValueError(f"checkpoint: holds {found}, the experiment trains {ours}; give the checkpoint of this experiment.")
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self._make_optimizer(self.parameters())
+        if self._schedule is None:
+            return optimizer
+        scheduler = self._schedule.build(optimizer, self.trainer.max_steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _rolled_out(self, batch: Batch, error: RolloutError) -> None:
+        known, truth = batch.inputs["state"], batch.targets["state"]
+        frames = list(rollout(self.emulator, known.values, truth.values.shape[1], known.grid))
+        error.update(torch.stack(frames, dim=1), truth.values, known.grid)
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rolled_out(batch, self.validation_error)
+
+    def on_validation_epoch_end(self) -> None:
+        self._report("val", self.validation_error)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self._rolled_out(batch, self.test_error)
+
+    def on_test_epoch_end(self) -> None:
+        self._report("test", self.test_error)
+
+    def _report(self, prefix: str, error: RolloutError) -> None:
+        result = error.compute()
+        whole = result["relative_l2"]
+        # a rollout that blew up must lose against any that did not
+        whole = torch.where(result["unstable"] > 0, torch.full_like(whole, torch.inf), whole)
+        self.log(f"{prefix}/rollout", whole, prog_bar=True)
+        self.log(f"{prefix}/first_frame", result["nrmse"][0].mean())
+        self.log(f"{prefix}/last_frame", result["nrmse"][-1].mean())
+        error.reset()
