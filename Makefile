@@ -13,6 +13,7 @@ PIP_INSTALL = $(@D)/bin/python -m pip install --progress-bar off -c constraints.
 QUIETLY = > $(@D)/install.log 2>&1 || { cat $(@D)/install.log >&2; exit 1; }
 
 .DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
 .PHONY: help install demo test pytest lint types imports docs serve format verify constraints clean distclean
 
 help: ## this list

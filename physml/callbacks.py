@@ -10,7 +10,7 @@ from typing import Any
 
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint, TQDMProgressBar
 
 from physml import checkpoint
 
@@ -70,8 +70,19 @@ class OrderlyStop(Checkpoint):
             signal.signal(*self._before.popitem())
 
 
-def checkpointing(folder: str | Path, max_steps: int, every: timedelta = timedelta(seconds=20)) -> list[Callback]:
-    """The callbacks that write ``last.ckpt`` (regularly and at the end) and ``best.ckpt`` (by validation rollout error)."""
+class RunProgress(TQDMProgressBar):
+    """Lightning's bar, for a run that is one pass: no epochs, no version number."""
+
+    def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
+        super().on_train_epoch_start(trainer, *_)
+        self.train_progress_bar.set_description("training")
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}
+
+
+def run_callbacks(folder: str | Path, max_steps: int, every: timedelta = timedelta(seconds=20)) -> list[Callback]:
+    """The callbacks of every run: ``last.ckpt`` regularly and at the end, ``best.ckpt`` by validation rollout error, the bar."""
 
     def keep(name: str, **when: Any) -> ModelCheckpoint:
         return ModelCheckpoint(
@@ -83,4 +94,5 @@ def checkpointing(folder: str | Path, max_steps: int, every: timedelta = timedel
         keep(LAST, every_n_train_steps=max_steps),
         keep(BEST, monitor="val/rollout", mode="min", save_on_train_epoch_end=False),
         OrderlyStop(folder),
+        RunProgress(),
     ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import pickle
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -58,11 +59,13 @@ def read(path: str | Path) -> dict[str, Any]:
         hint = f"; the folder holds {', '.join(p.name for p in nearby)}" if nearby else ""
         raise FileNotFoundError(f"{path}: no such checkpoint{hint}.")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # of pickle protocols; what matters is whether it loads
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as problem:
         raise ValueError(
             f"{path}: not a checkpoint physml can read; it is truncated, corrupt, or holds objects that would need to run "
-            f"code ({str(problem).splitlines()[0][:80]})."
+            f"code ({' '.join(str(problem).split())[:80] or type(problem).__name__})."
         ) from None
     if not isinstance(content, dict) or "physml" not in content or "state_dict" not in content:
         raise ValueError(f"{path}: a torch file, but not a checkpoint of physml; train one with `physml fit`.")

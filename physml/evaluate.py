@@ -35,7 +35,7 @@ from physml.datasets.trajectories import Trajectories
 from physml.fields import Grid, Layout
 from physml.metrics import DEFINITIONS as METRICS
 from physml.metrics import pointwise
-from physml.metrics.bootstrap import Interval, Units, bootstrap_interval, percentiles, resampled_means
+from physml.metrics.bootstrap import Units, bootstrap_interval, percentiles, resampled_means
 from physml.metrics.pointwise import UndefinedMetric, average
 from physml.metrics.spectral import log_spectral_error
 from physml.metrics.temporal import WELL_WINDOWS, correlation_time, logarithmic_windows, window_means
@@ -163,18 +163,17 @@ def over_samples(results: xr.Dataset, name: str) -> xr.Dataset:
         name: of a variable along ``sample``.
 
     Returns:
-        ``mean``, ``low``, ``high`` and ``samples`` (how many are in the mean) along the remaining dimensions. Values
-        that are infinite or undefined are left out; ``results[name].attrs["undefined"]`` counts them.
+        ``mean``, ``low``, ``high``, ``median`` and ``samples`` (how many are in the mean) along the remaining
+        dimensions. Values that are infinite or undefined are left out; ``results[name].attrs["undefined"]`` counts
+        them. The median stands beside the mean because a frame with hardly any variance can make one sample's relative
+        error huge.
     """
-    if name not in results or "sample" not in results[name].dims:
-        known = [str(found) for found, variable in results.items() if "sample" in variable.dims]
+    known = [str(found) for found, variable in results.items() if "sample" in variable.dims and variable.dtype != bool]
+    if name not in known:
         raise ValueError(f"name: got {name!r}, expected one of {', '.join(known)}.")
-    found = _interval(results, _stable_values(results, name))
     rest = results[name].isel(sample=0, drop=True)
-    parts = {"mean": found.mean, "low": found.low, "high": found.high, "samples": found.samples}
-    table = xr.Dataset({part: (rest.dims, values) for part, values in parts.items()}, coords=rest.coords)
-    about = {"over": found.over, "units_drawn": found.units, "confidence": found.confidence}
-    return table.assign_attrs({**results[name].attrs, **about})
+    table = _averaged(results, _stable_values(results, name), tuple(map(str, rest.dims)), rest.coords)
+    return table.assign_attrs({**results[name].attrs, **table.attrs})
 
 
 def summary(results: xr.Dataset) -> dict[str, Any]:
@@ -189,18 +188,15 @@ def summary(results: xr.Dataset) -> dict[str, Any]:
         of rows.
     """
     about = results.attrs["physml"]
-    leads = [int(horizon) for horizon in results["horizon"].values]
+    reported = results.sel(lead=results["horizon"].values)
     units = _units_of(results)
     metrics: dict[str, Any] = {}
     for name, variable in results.items():
         if name in ("stable", "compared") or "wavenumber" in variable.dims:
             continue
-        along = "lead" if "lead" in variable.dims else "horizon"
-        if "sample" in variable.dims:
-            table = over_samples(results, str(name)).sel({along: leads})
-        else:
-            table = xr.Dataset({"mean": variable.sel({along: leads})})
-        metrics[str(name)] = {**_about(variable), "rows": list(_rows(table, results["lead_time"]))}
+        sampled = "sample" in variable.dims
+        table = over_samples(reported, str(name)) if sampled else xr.Dataset({"mean": reported[name]})
+        metrics[str(name)] = {**_about(variable), "rows": list(_rows(table, float(about["dt"])))}
     for label, windows in (
         ("vrmse_windows", WELL_WINDOWS),
         ("vrmse_log_windows", logarithmic_windows(results.sizes["lead"])),
@@ -209,17 +205,12 @@ def summary(results: xr.Dataset) -> dict[str, Any]:
         if not fitting:
             continue
         means = window_means(_stable_values(results, "vrmse"), fitting)
-        found = _interval(results, means)
         names = [f"{first}:{last}" for first, last in fitting]
-        parts = {"mean": found.mean, "low": found.low, "high": found.high, "samples": found.samples}
-        table = xr.Dataset(
-            {part: (("window", "field"), values) for part, values in parts.items()},
-            coords={"window": names, "field": results["field"].values},
-        )
+        table = _averaged(results, means, ("window", "field"), {"window": names, "field": results["field"].values})
         metrics[label] = {
             **_about(results["vrmse"]),
             "definition": f"{DEFINITIONS['window_mean']} Here of VRMSE. {DEFINITIONS['vrmse']}",
-            "rows": list(_rows(table)),
+            "rows": list(_rows(table, float(about["dt"]))),
         }
     unstable = results["unstable_from"].values
     return _plain(
@@ -240,7 +231,7 @@ def summary(results: xr.Dataset) -> dict[str, Any]:
                     {
                         "sample": index,
                         "lead": int(unstable[index]),
-                        "lead_time": float(results["lead_time"][unstable[index] - 1]),
+                        "lead_time": float(unstable[index] * about["dt"]),
                     }
                     for index in np.flatnonzero(unstable)
                 ],
@@ -256,8 +247,7 @@ def summary(results: xr.Dataset) -> dict[str, Any]:
 
 
 def save(results: xr.Dataset, folder: str | Path) -> Path:
-    """Write ``results.zarr`` and ``metrics.json`` (the :func:`summary`) into a folder; what was there is replaced
-    whole.
+    """Write ``results.zarr`` and ``metrics.json`` (the :func:`summary`) into a folder; older ones are replaced whole.
 
     Raises:
         OSError: where the folder cannot be written, with its path; what was there before is untouched.
@@ -272,7 +262,12 @@ def save(results: xr.Dataset, folder: str | Path) -> Path:
         note.write_text(text)
         if (folder / "results.zarr").exists():
             os.replace(folder / "results.zarr", stale)
-        os.replace(store, folder / "results.zarr")
+        try:
+            os.replace(store, folder / "results.zarr")
+        except OSError:
+            if stale.exists():
+                os.replace(stale, folder / "results.zarr")
+            raise
         os.replace(note, folder / "metrics.json")
     except OSError as problem:
         reason = problem.strerror or str(problem)
@@ -524,14 +519,17 @@ class _Evaluation:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self.device).to(torch.float64)
 
     def _truth(self, sample: int, first: int, last: int) -> Tensor:
-        """Leads ``first`` to ``last`` (lead 0 is the last known frame); NaN beyond the data."""
-        there = min(last, int(self.known[sample].sum())) - first + 1
+        """Leads ``first`` to ``last`` (lead 0 is the last known frame); NaN where the data have no such frame."""
         shape = (last - first + 1, *self.grid.shape, len(self.names))
         found = torch.full(shape, math.nan, dtype=torch.float64, device=self.device)
-        if there > 0:
-            begin = int(self.rolled.frame[sample]) + (first - 1) * self.stride
-            stop = begin + (there - 1) * self.stride + 1
-            found[:there] = self._tensor(self.data.read(int(self.rolled.trajectory[sample]), begin, stop, self.stride))
+        begin = int(self.rolled.frame[sample])
+        skipped = int(first == 0 and begin < self.stride)
+        there = min(last, int(self.known[sample].sum())) - first + 1
+        if there > skipped:
+            start = begin + (first + skipped - 1) * self.stride
+            stop = begin + (first + there - 2) * self.stride + 1
+            frames = self.data.read(int(self.rolled.trajectory[sample]), start, stop, self.stride)
+            found[skipped:there] = self._tensor(frames)
         return found
 
     def _measure(self, sample: int, first: int, values: Tensor, twin: str) -> None:
@@ -591,9 +589,6 @@ class _Evaluation:
             self.layout.dt,
             **{name: self._parameter(name, sample) for name in _TRANSPORT},
         )[0]
-        # The largest term hides a NaN among the others: a frame that is missing leaves its neighbours without a residual.
-        whole = average(values, self.grid).sum(dim=-1).isfinite()
-        found = torch.where(whole[:-2] & whole[1:-1] & whole[2:], found, math.nan)
         self.table[f"residual{twin}"][sample, first - 1 : first - 1 + len(found)] = found.cpu().numpy()
 
     def _parameter(self, name: str, sample: int) -> float:
@@ -662,6 +657,7 @@ class _Evaluation:
             "stride": self.stride,
             "dt": float(self.layout.dt),
             "time_units": self.layout.time_units,
+            "span": (self.leads - 1) * self.stride + 1,
             "interval": dict(settings),
         }
         return results
@@ -756,12 +752,22 @@ class _Units:
 
 
 def _units_of(results: xr.Dataset) -> Units:
-    span = (results.sizes["lead"] - 1) * int(results.attrs["physml"]["stride"]) + 1
-    return Units.of(results["trajectory"].values, results["frame"].values, span)
+    """What the bootstrap draws; a sample covers the same stored frames whichever leads of it are looked at."""
+    return Units.of(results["trajectory"].values, results["frame"].values, int(results.attrs["physml"]["span"]))
 
 
-def _interval(results: xr.Dataset, values: NDArray[np.float64]) -> Interval:
-    return bootstrap_interval(values, _units_of(results), **results.attrs["physml"]["interval"])
+def _averaged(
+    results: xr.Dataset, values: NDArray[np.float64], dims: tuple[str, ...], coords: Mapping[Any, Any]
+) -> xr.Dataset:
+    """Mean, interval, median and number of ``values (sample, *dims)``, NaN left out."""
+    found = bootstrap_interval(values, _units_of(results), **results.attrs["physml"]["interval"])
+    middle, _ = percentiles(values, 0.0)
+    parts = {"mean": found.mean, "low": found.low, "high": found.high, "median": middle, "samples": found.samples}
+    return xr.Dataset(
+        {part: (dims, numbers) for part, numbers in parts.items()},
+        coords=coords,
+        attrs={"over": found.over, "units_drawn": found.units, "confidence": found.confidence},
+    )
 
 
 def _stable_values(results: xr.Dataset, name: str) -> NDArray[np.float64]:
@@ -811,15 +817,15 @@ def _about(variable: xr.DataArray) -> dict[str, Any]:
     }
 
 
-def _rows(table: xr.Dataset, lead_time: xr.DataArray | None = None) -> Iterator[dict[str, Any]]:
+def _rows(table: xr.Dataset, dt: float) -> Iterator[dict[str, Any]]:
     """One flat row for each combination of coordinates."""
     dims = table["mean"].dims
     for index in np.ndindex(*(table.sizes[dim] for dim in dims)):
         row: dict[str, Any] = {}
         for dim, position in zip(dims, index, strict=True):
             row[str(dim)] = table[dim].values.tolist()[position]
-            if lead_time is not None and dim in ("lead", "horizon"):
-                row["lead_time"] = float(lead_time.sel(lead=row[str(dim)]))
+            if dim in ("lead", "horizon"):
+                row["lead_time"] = row[str(dim)] * dt
         yield row | {str(name): values.values[index].item() for name, values in table.items()}
 
 

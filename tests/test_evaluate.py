@@ -22,6 +22,7 @@ from physml.datasets.trajectories import Segment, Statistics, Trajectories
 from physml.evaluate import DEFINITIONS, evaluate, load, over_samples, save, summary
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 from physml.metrics import UndefinedMetric, relative_l2
+from physml.solvers.kolmogorov2d import Kolmogorov2D
 
 EPS = np.finfo(np.float64).eps
 
@@ -143,8 +144,8 @@ def test_every_number_says_what_it_is(case: str) -> None:
 
 
 def test_a_shifted_wave() -> None:
-    """Truth sin(x - ct), prediction the same wave ahead by a and larger by 5/4. With q = 5/4: mean square of the error is
-    (1 + q^2 - 2 q cos a)/2, of the truth 1/2; the correlation is cos a; all energy q^2/4 lies in the first shell."""
+    """Truth sin(x - ct), prediction the same wave ahead by a and larger by 5/4. With q = 5/4: mean square of the error
+    is (1 + q^2 - 2 q cos a)/2, of the truth 1/2; the correlation is cos a; all energy q^2/4 lies in the first shell."""
     n, leads, speed, ahead, q = 32, 6, 0.7, 0.4, 1.25
     layout = layout_of((n,), ("velocity_x",), dt=0.25)
     x, t = layout.grid.axes[0].points.numpy(), 0.25 * np.arange(leads + 1)
@@ -188,6 +189,36 @@ def test_residual_of_an_exact_solution() -> None:
     np.testing.assert_allclose(still["residual"][0, :-1], 1, rtol=1e-5)
 
 
+def test_frames_of_the_solver_obey_its_equation() -> None:
+    """Viscosity, drag and forcing reach the residual from the parameters of the data. What is left in resolved flow is
+    the central difference in time, of second order: half the interval, a quarter of the residual. A wrong drag is seen.
+    """
+    found = {}
+    for interval, lead in ((1 / 16, 1), (1 / 32, 2)):  # the same instant
+        solver = Kolmogorov2D(
+            trajectories=1,
+            frames=5,
+            grid=48,
+            solve_grid=48,
+            reynolds=5.0,
+            forcing_wavenumber=2,
+            frame_interval=interval,
+            step=1 / 128,
+            warmup_time=1.0,
+        )
+        states = torch.stack(list(solver.run([0])), 1).numpy()
+        data = Memory(states, solver.layout)
+        data.parameters = {name: np.array(values) for name, values in solver.parameters().items()}
+        store = rolled(data, states[:, 1:], [0], [1])
+        found[interval] = evaluate(store, data)["residual_truth"].sel(lead=lead).item()
+        data.parameters["drag"] = 2 * data.parameters["drag"]
+        found[-interval] = evaluate(store, data)["residual_truth"].sel(lead=lead).item()
+    assert found[1 / 16] < 1e-3
+    # The next term of the central difference is another (dt/2)^2 of this one; float32 states add 1e-6.
+    assert math.log2(found[1 / 16] / found[1 / 32]) == pytest.approx(2, abs=0.02)
+    assert found[-1 / 32] > 10 * found[1 / 32]
+
+
 def test_the_truth_is_taken_from_the_right_frames() -> None:
     """Every frame is a constant that names it: trajectory, frame. With stride 3 lead l of frame f is f + 3 (l - 1)."""
     space = (6,)
@@ -221,10 +252,12 @@ def test_blocks_change_nothing_and_bound_what_is_read(case: str, monkeypatch: py
     states = turbulence(2, 12, space, len(fields))
     data = Memory(states, layout_of(space, fields), viscosity=0.01)
     predicted = states[:, 1:] + 0.1 * turbulence(2, 11, space, len(fields), seed=1)
+    predicted[0, 4] *= 10  # leaves the band of energy and comes back
     predicted[1, 7:] = np.nan
     store = rolled(data, predicted, [0, 1], [1, 1])
     whole = evaluate(store, data)
     assert data.longest == (12 if "residual" in whole else 11)
+    assert whole["unstable_from"].values.tolist() == [5, 8]
     data.longest = 0
     monkeypatch.setattr(sys.modules["physml.evaluate"], "_BLOCK_BYTES", 3 * 8 * math.prod(space) * len(fields))
     parts = evaluate(store, data)
@@ -306,6 +339,12 @@ def test_a_rollout_longer_than_the_data() -> None:
     assert results["residual"][:, :-1].notnull().all() and results["residual_truth"][:, 3:].isnull().all()
     times = summary(results)["correlation_time"]["rows"]
     assert times[0]["time"] == 2.0 and not times[0]["reached"]  # four leads of 0.5 were compared
+    alone = results["energy_spectrum"][4:].values
+    one = predicted.copy()
+    one[1, 6:] = np.nan
+    results = evaluate(rolled(data, one, [0, 1], [4, 4]), data)
+    np.testing.assert_array_equal(results["energy_spectrum"][4:6], alone[:2])
+    assert results["energy_spectrum"][6:].notnull().all() and (results["energy_spectrum"][6:] != alone[2:]).any()
     with pytest.raises(ValueError, match="starts after the last frame"):
         evaluate(rolled(data, predicted, [0, 1], [8, 8]), data)
 
@@ -412,8 +451,28 @@ def test_refusals() -> None:
         evaluate(good, data, confidence=95)
     with pytest.raises(ValueError, match="horizons"):
         evaluate(good, data, horizons=(0, 4))
-    with pytest.raises(ValueError, match="name: got 'mse', expected one of .*nrmse"):
+    with pytest.raises(ValueError, match=r"name: got 'mse', expected one of .*nrmse"):
         over_samples(evaluate(good, data), "mse")
+
+
+def test_a_part_of_the_results_keeps_its_intervals() -> None:
+    states = turbulence(5, 9, (24,), 1)
+    data = Memory(states, layout_of((24,), ("height",)))
+    predicted = states[:, 1:] + np.linspace(0.1, 0.5, 5)[:, None, None, None] * turbulence(5, 8, (24,), 1, seed=1)
+    results = evaluate(rolled(data, predicted, [0, 1, 2, 3, 4], [1] * 5), data)
+    whole, part = over_samples(results, "nrmse"), over_samples(results.sel(lead=[1, 8], horizon=[1, 8]), "nrmse")
+    xr.testing.assert_allclose(part, whole.sel(lead=[1, 8]))  # sums of other columns may be ordered otherwise
+    np.testing.assert_array_equal(whole["median"], np.median(results["nrmse"], axis=0))
+    assert whole.attrs["over"] == "trajectories" and whole.attrs["definition"] == results["nrmse"].attrs["definition"]
+    assert ((whole["low"] < whole["mean"]) & (whole["mean"] < whole["high"])).all()
+
+
+def test_a_rollout_from_the_first_frame_has_no_known_frame_before() -> None:
+    states = turbulence(1, 5, (12, 16), 1)
+    data = Memory(states, layout_of((12, 16), ("vorticity",)), viscosity=0.1)
+    results = evaluate(rolled(data, states, [0], [0]), data)
+    assert (results["rmse"] == 0).all()
+    assert results["residual"].notnull()[0].values.tolist() == [False, True, True, True, False]
 
 
 def test_progress_is_told() -> None:
@@ -445,14 +504,15 @@ def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     data = Memory(states, layout_of((24,), ("height",)))
     results = evaluate(rolled(data, states[:, 1:], [0, 1], [1, 1]), data)
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match="cannot write the results .* choose another folder") as caught:
+    with pytest.raises(OSError, match=r"cannot write the results .* choose another folder") as caught:
         save(results, tmp_path / "file" / "run")
     assert caught.value.filename == str(tmp_path / "file" / "run")
     with pytest.raises(FileNotFoundError, match="no results there"):
         load(tmp_path)
 
 
-def test_a_failed_save_leaves_the_old_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("fails", ["writing", "renaming"])
+def test_a_failed_save_leaves_the_old_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
     states = turbulence(2, 5, (24,), 1)
     data = Memory(states, layout_of((24,), ("height",)))
     results = evaluate(rolled(data, states[:, 1:], [0, 1], [1, 1]), data)
@@ -461,9 +521,19 @@ def test_a_failed_save_leaves_the_old_results(tmp_path: Path, monkeypatch: pytes
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    def refuse(source: Path, target: Path) -> None:
+        if str(source).endswith(".new"):
+            full()
+        rename(source, target)
+
+    rename = os.replace
+    if fails == "writing":
+        monkeypatch.setattr(xr.Dataset, "to_zarr", full)
+    else:
+        monkeypatch.setattr(os, "replace", refuse)
     with pytest.raises(OSError, match="No space left on device"):
         save(results.isel(sample=[0]), tmp_path)
+    monkeypatch.undo()
     xr.testing.assert_identical(load(tmp_path), results)
     assert sorted(os.listdir(tmp_path)) == ["metrics.json", "results.zarr"]
 

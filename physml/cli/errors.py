@@ -46,11 +46,11 @@ class UserError(Exception):
         if self.hint:
             parts.append(f"  {self.hint}")
         wrapped = [_wrap(part, width) for part in parts]
-        while sum(map(len, wrapped)) > LINES:  # the longest part gives way, the list of valid names first
-            longest = max(range(len(wrapped)), key=lambda i: (len(wrapped[i]), i == 1))
-            kept = wrapped[longest][:-1]
-            kept[-1] = kept[-1].removesuffix(" …")[: width - 2].rstrip(" ,") + " …"
-            wrapped[longest] = kept
+        for part in (*wrapped[1:], wrapped[0]):  # the list of valid names gives way first, what is wrong last
+            least = 1 if part is not wrapped[0] else LINES - len(parts) + 1
+            while len(part) > least and sum(map(len, wrapped)) > LINES:
+                part.pop()
+                part[-1] = part[-1].removesuffix(" …")[: width - 2].rstrip(" ,") + " …"
         return "\n".join(line for part in wrapped for line in part)
 
     def __str__(self) -> str:
@@ -62,15 +62,15 @@ def _wrap(text: str, width: int) -> list[str]:
 
     # A path stays in one piece, to be copied; only a word that would fill the screen is shortened.
     words = (word if len(word) <= 2 * width else f"{word[:width]}…{word[-width // 2 :]}" for word in text.split())
-    indent = "  " if text.startswith("  ") else ""
+    indent, text = ("  ", " ".join(words)) if text.startswith("  ") else ("physml: ", " ".join([*words][1:]))
     return textwrap.wrap(
-        " ".join(words),
+        text,
         width,
         initial_indent=indent,
         subsequent_indent="    ",
         break_long_words=False,
         break_on_hyphens=False,
-    )
+    ) or [indent.rstrip()]
 
 
 def distance(a: str, b: str) -> int:

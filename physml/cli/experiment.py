@@ -33,7 +33,10 @@ SECTIONS = ("seed_everything", "model", "data", "trainer")
 """Top-level keys of an experiment."""
 
 _OBJECT = ("class_path", "init_args", "dict_kwargs")
-_COMMAND_LINE = 0
+COMMAND_LINE = "command line"
+"""Where an override comes from."""
+
+_NO_LINE = 0
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Experiment:
         while key and key not in self.lines:
             key = re.sub(r"(^|\.)[^.\[\]]*$|\[\d+\]$", "", key)
         line = self.lines.get(key, 1)
-        return "command line" if line == _COMMAND_LINE else f"{self.path}:{line}"
+        return COMMAND_LINE if line == _NO_LINE else f"{self.path}:{line}"
 
 
 # -------------------------------------------------------------------------------------------------------------- reading
@@ -205,12 +208,12 @@ def pairs(overrides: Sequence[str]) -> Iterator[tuple[str, str]]:
     words = iter(overrides)
     for word in words:
         if not word.startswith("--"):
-            raise UserError(f"{word!r} belongs to no option", where="command line", expected="--section.key value")
+            raise UserError(f"{word!r} belongs to no option", where=COMMAND_LINE, expected="--section.key value")
         name, equals, value = word[2:].partition("=")
         if not equals:
             following = next(words, None)
             if following is None or following.startswith("--"):
-                raise UserError(f"--{name} has no value", where="command line", expected=f"--{name} VALUE")
+                raise UserError(f"--{name} has no value", where=COMMAND_LINE, expected=f"--{name} VALUE")
             value = following
         yield name, value
 
@@ -233,7 +236,7 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
             hint = f"did you mean '--{'.'.join([right, *parts[1:]])}'?" if right else ""
             raise UserError(
                 f"no option --{name}",
-                where="command line",
+                where=COMMAND_LINE,
                 expected=f"--KEY.OF.THE.YAML value ({', '.join(SECTIONS)})",
                 hint=hint,
             )
@@ -253,7 +256,7 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
                 if not isinstance(node.get(part), list):
                     _child(node, part)
                 node = node[part]
-                lines.setdefault(key, _COMMAND_LINE)
+                lines.setdefault(key, _NO_LINE)
                 continue
             value = parse(text)
             if name.endswith("+"):
@@ -265,7 +268,7 @@ def apply_overrides(experiment: Experiment, overrides: Sequence[str]) -> Experim
                 value = {"class_path": value}
             node[part] = value
             lines = {old: line for old, line in lines.items() if not old.startswith((f"{key}.", f"{key}["))}
-            lines[key] = _COMMAND_LINE
+            lines[key] = _NO_LINE
     return replace(experiment, tree=tree, lines=lines, replaced=frozenset(replaced))
 
 
@@ -356,9 +359,20 @@ def check(experiment: Experiment, **kinds: Any) -> None:
     hint = first.hint
     if others:
         places = dict.fromkeys(other.where.removeprefix(f"{experiment.path}:") for other in others)
-        more = f"{len(others)} more: line {', '.join(list(places)[:4])}"
-        hint = f"{hint} And {more}" if hint else f"and {more}"
+        listed = ", ".join(f"line {place}" if place.isdigit() else place for place in list(places)[:4])
+        hint = f"{hint} And {len(others)} more: {listed}" if hint else f"and {len(others)} more: {listed}"
     raise UserError(first.what, where=first.where, expected=first.expected, hint=hint)
+
+
+def locate(error: ValueError, experiment: Experiment) -> UserError | None:
+    """The error of a constructor, which begins with the name of an argument, with the line that holds this argument.
+
+    ``None`` where it names none, or one that the experiment has in several places.
+    """
+    text = " ".join(str(error).split())
+    name = re.match(r"([A-Za-z_][\w.]*): ", text)
+    keys = [key for key in experiment.lines if name and (key == name[1] or key.endswith(f".{name[1]}"))]
+    return UserError(text, where=experiment.where(keys[0])) if len(keys) == 1 else None
 
 
 @dataclass(frozen=True)
@@ -412,8 +426,8 @@ class _Walk:
             if argument in unknown:
                 near = nearest(argument, known)
                 hint = f"did you mean {near!r}?" if near else ""
-                if near in arguments:
-                    hint = f"{near!r} is given too: {self.experiment.where(_join(key, near))}"
+                if near in arguments and self.experiment.where(below) != COMMAND_LINE:
+                    hint += f" It is given too: {self.experiment.where(_join(key, near))}"
                 expected = f"one of {', '.join(known)}" if known else "no argument"
                 yield self.error(below, f"{name} has no argument {argument!r}", expected, hint)
             elif argument in known:
@@ -441,11 +455,8 @@ class _Walk:
             yield from self.mapping(key, value, arms)
         elif isinstance(value, str) and re.fullmatch(r"[A-Za-z_]\w*(\.\w+)+", value) and hints.only_objects(arms):
             yield from self.object(key, {"class_path": value}, arms)
-        elif isinstance(value, list) and (elements := [e for e in map(hints.element, arms) if e is not None]):
-            for index, item in enumerate(value):
-                inner = elements[0]
-                if isinstance(inner, list):  # a tuple with an annotation for each place
-                    inner = inner[index] if index < len(inner) else Any
+        elif isinstance(value, list) and (each := hints.items(value, arms)) is not None:
+            for index, (item, inner) in enumerate(zip(value, each, strict=True)):
                 yield from self.value(f"{key}[{index}]", item, inner)
         elif not hints.fits(value, hint, parse):
             yield self.error(key, f"got {_show(value)}", hints.describe(hint), hints.remedy(value, hint))
@@ -459,7 +470,7 @@ class _Walk:
         elif len(classes) == 1 and dataclasses.is_dataclass(classes[0]):
             yield from self.call(key, value, classes[0])
         elif hints.only_objects(arms) or ("init_args" in value and not maps):
-            arguments = value.get("init_args", value) or {}
+            arguments = (value.get("init_args") or {}) if set(value) <= set(_OBJECT) else value
             if not any(set(arguments) <= set(parameters(c)[0]) for c in classes if not inspect.isabstract(c)):
                 yield from self.object(key, value, arms)
         elif maps:

@@ -66,7 +66,7 @@ def is_class(arm: Any) -> bool:
     """Whether a value of this kind is made from a class path."""
     if is_callable(arm):
         return True
-    if not isinstance(arm, type) or isinstance(arm, types.GenericAlias):
+    if arm is Any or not isinstance(arm, type) or isinstance(arm, types.GenericAlias):  # Any is a class in Python 3.11
         return False
     if issubclass(arm, enum.Enum) or typing.is_typeddict(arm) or getattr(arm, "_is_protocol", False):
         return False
@@ -99,6 +99,16 @@ def element(arm: Any) -> Any:
     return inner[0] if inner else Any
 
 
+def items(value: list[Any], alternatives: Sequence[Any]) -> list[Any] | None:
+    """An annotation for each item of a list; ``None`` where no list of this length is accepted."""
+    for inner in map(element, alternatives):
+        if isinstance(inner, list) and len(inner) == len(value):
+            return inner
+        if inner is not None and not isinstance(inner, list):
+            return [inner] * len(value)
+    return None
+
+
 def fits(value: Any, hint: Any, parse: Callable[[str], Any]) -> bool:
     """Whether jsonargparse may accept the value; false only where it certainly does not.
 
@@ -124,11 +134,8 @@ def _fits(value: Any, arm: Any, parse: Callable[[str], Any]) -> bool:
     if kind is typing.Literal:
         return value in typing.get_args(arm)
     if kind in _LISTS:
-        inner = element(arm)
-        if not isinstance(value, list):
-            return False
-        each = inner if isinstance(inner, list) else [inner] * len(value)
-        return len(each) == len(value) and all(fits(item, hint, parse) for item, hint in zip(value, each, strict=True))
+        each = items(value, [arm]) if isinstance(value, list) else None
+        return each is not None and all(fits(item, hint, parse) for item, hint in zip(value, each, strict=True))
     if kind in _MAPS:
         return isinstance(value, collections.abc.Mapping)
     if isinstance(arm, type) and issubclass(arm, enum.Enum):
@@ -166,19 +173,19 @@ def _word(arm: Any) -> str:
     if _choices([arm]):
         return ""
     if kind in _LISTS:
-        items = element(arm)
-        if isinstance(items, list):
-            return f"[{', '.join(map(describe, items))}]"
-        return "a list" if items is Any else f"a list (of each: {describe(items)})"
+        inside = element(arm)
+        if isinstance(inside, list):
+            return f"[{', '.join(map(describe, inside))}]"
+        return "a list" if inside is Any else f"a list (of each: {describe(inside)})"
     if kind in _MAPS:
         return "a mapping"
     if is_callable(arm):
         return f"class_path and init_args of {getattr(inner[-1], '__name__', 'an object') if inner else 'an object'}"
     if dataclasses.is_dataclass(arm):
         return f"a mapping with {', '.join(item.name for item in dataclasses.fields(arm))}"
-    if isinstance(arm, type):
-        return f"class_path and init_args of {arm.__name__}"
-    return "any value" if arm is Any else str(arm)
+    if arm is Any:
+        return "any value"
+    return f"class_path and init_args of {arm.__name__}" if isinstance(arm, type) else str(arm)
 
 
 def remedy(value: Any, hint: Any) -> str:

@@ -472,7 +472,15 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
     module, _, function = command.target.partition(":")
-    return int(getattr(import_module(module), function)(arguments) or 0)
+    try:
+        return int(getattr(import_module(module), function)(arguments) or 0)
+    except ValueError as error:
+        if (experiment := getattr(arguments, "experiment", None)) is not None:
+            from physml.cli.experiment import locate
+
+            if (told := locate(error, experiment)) is not None:
+                raise told from error
+        raise
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import yaml
 
 from physml.cli.errors import INTERRUPTED, UserError
-from physml.cli.experiment import Experiment, apply_overrides, check, read, translate
+from physml.cli.experiment import Experiment, check, translate
 
 _SAME = ("seed_everything", "model", "data")
 
@@ -26,9 +26,9 @@ def run_folder(experiment: Experiment) -> Path:
 
 
 def _checked(arguments: argparse.Namespace) -> Experiment:
-    experiment = apply_overrides(read(arguments.config), arguments.overrides)
-    _quiet()
+    experiment: Experiment = arguments.experiment
     check(experiment)
+    _quiet()
     trainer = experiment.tree.get("trainer") or {}
     if trainer.get("use_distributed_sampler"):
         raise UserError(
@@ -57,6 +57,7 @@ def _quiet() -> None:
         ".*Please use the new API settings to control TF32.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # our sampler continues in place
         ".*log_every_n_steps.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",  # their names hold max_steps, their state is not used
         ".*lr_scheduler.step.*before.*optimizer.step.*",
     ):
         warnings.filterwarnings("ignore", message=text)
@@ -69,7 +70,7 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     from lightning.pytorch.cli import LightningCLI
     from lightning.pytorch.loggers import CSVLogger
 
-    from physml.callbacks import WholeCheckpoints, checkpointing
+    from physml.callbacks import WholeCheckpoints, run_callbacks
     from physml.training import Training
 
     folder = run_folder(experiment)
@@ -77,6 +78,7 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     tree.setdefault("seed_everything", 0)
     trainer = tree["trainer"] = tree.get("trainer") or {}
     trainer.setdefault("use_distributed_sampler", False)
+    trainer.setdefault("enable_model_summary", False)
     trainer["default_root_dir"] = str(folder)
     plugins = trainer.get("plugins") or []
     trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), _object(WholeCheckpoints)]
@@ -87,7 +89,7 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
             raise UserError(
                 f"trainer.max_steps: got {steps}", where=experiment.where("trainer"), expected="the number of optimiser steps"
             )
-        defaults["callbacks"] = checkpointing(folder, steps)
+        defaults["callbacks"] = run_callbacks(folder, steps)
         if trainer.get("logger") is None:
             trainer["logger"] = _object(CSVLogger, save_dir=str(folder), name="logs")
     else:
@@ -125,7 +127,7 @@ def fit(arguments: argparse.Namespace) -> int:
     cli = _assemble(experiment, fitting=True)
     folder.mkdir(parents=True, exist_ok=True)
     cli.datamodule.data  # noqa: B018  # a missing or damaged data set is reported before anything is written
-    if cli.trainer.is_global_zero:
+    if cli.trainer.is_global_zero and not resume:
         beside = record.with_name(f".{record.name}.new")
         beside.write_text(yaml.safe_dump(experiment.tree, sort_keys=False))
         os.replace(beside, record)
@@ -170,10 +172,14 @@ def _resumable(experiment: Experiment, last: Path, record: Path) -> bool:
     """Whether the folder holds this very run, unfinished or finished; another run there is an error."""
     if not last.exists():
         return False
-    found = yaml.safe_load(record.read_text()) if record.exists() else {}
-    for key in _SAME:
-        if (found or {}).get(key) != experiment.tree.get(key):
-            where, here, there = _difference(found.get(key), experiment.tree.get(key), key)
+    found = (yaml.safe_load(record.read_text()) if record.exists() else None) or {}
+    tree = experiment.tree
+    pairs = {key: (found.get(key), tree.get(key)) for key in _SAME}
+    if tree["model"].get("schedule"):  # the learning rate of every step depends on the number of all steps
+        pairs["trainer.max_steps"] = tuple((run.get("trainer") or {}).get("max_steps") for run in (found, tree))
+    for key, (before, now) in pairs.items():
+        if before != now:
+            where, here, there = _difference(before, now, key)
             raise UserError(
                 f"{last.parent} holds a run with another {where}: {there} there, {here} here",
                 where=experiment.where(where),

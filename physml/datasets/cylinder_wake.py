@@ -17,6 +17,7 @@ test        187 to the end      limit cycle
 from __future__ import annotations
 
 import hashlib
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,9 @@ class CylinderWake(Trajectories):
         file = Path(path) / FILE if Path(path).is_dir() else Path(path)
         self.path, self.name = str(path), "cylinder_wake"
         try:
-            with np.load(file, allow_pickle=False) as archive:
+            with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
                 data = {name: archive[name] for name in _SHAPES}
-        except (KeyError, ValueError, OSError, EOFError) as problem:
+        except (KeyError, ValueError, EOFError, zipfile.BadZipFile) as problem:
             raise ValueError(f"{file}: not the expected wake archive ({problem}); fetch it again.") from None
         for name, dimensions in _SHAPES.items():
             if data[name].ndim != dimensions:

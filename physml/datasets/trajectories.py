@@ -121,7 +121,7 @@ def measure(layout: Layout, segments: Sequence[Segment], read: Callable[[int, in
     """
     fluid = None if layout.grid.mask is None else layout.grid.mask.numpy()
     whole, steps = _Moments(), _Moments()
-    first, second = [], []  # per frame: mean and mean square of each field
+    means, variances = [], []  # of each frame and field
     for segment in segments:
         last = None
         for start in range(segment.start, segment.stop, _BLOCK):
@@ -129,8 +129,8 @@ def measure(layout: Layout, segments: Sequence[Segment], read: Callable[[int, in
             flat = values.reshape(len(values), -1, values.shape[-1]) if fluid is None else values[:, fluid]
             flat = flat.astype(np.float64)
             whole.add(flat)
-            first.append(flat.mean(axis=1))
-            second.append((flat**2).mean(axis=1))
+            means.append(flat.mean(axis=1))
+            variances.append(flat.var(axis=1))
             chain = flat if last is None else np.concatenate([last, flat])
             if len(chain) > 1:
                 steps.add(np.diff(chain, axis=0))
@@ -142,8 +142,8 @@ def measure(layout: Layout, segments: Sequence[Segment], read: Callable[[int, in
         if std[index] <= 1e-7 * abs(mean[index]):
             warnings.warn(f"field {name!r} is constant in the training split; its scale is taken as 1.", stacklevel=2)
             std[index] = 1.0
-    a, b = np.concatenate(first), np.concatenate(second)
-    energy = ((b - 2 * a * mean + mean**2) / std**2).mean(axis=-1).max()
+    squares = np.concatenate(variances) + (np.concatenate(means) - mean) ** 2
+    energy = (squares / std**2).mean(axis=-1).max()
     rise = steps.std if steps.count else std
     rise = np.where(rise > 1e-7 * std, rise, std)
     return Statistics(tuple(mean.tolist()), tuple(std.tolist()), tuple(rise.tolist()), float(energy))

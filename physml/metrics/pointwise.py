@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from physml.fields import Grid
-from physml.physics import derivatives, kinematics
+from physml.physics import balances, derivatives, kinematics
 
 VARIANCE_EPSILON = 1e-7
 """Added to the variance of the truth in VRMSE, in the squared units of the field, as The Well does."""
@@ -64,12 +64,9 @@ def average(values: Tensor, grid: Grid) -> Tensor:
     """
     _expect(values, grid, "values")
     values = values.to(torch.promote_types(values.dtype, torch.float32))
-    if grid.mask is None:
-        return _integral(values, grid)
-    mask = grid.mask.to(values.device)[..., None]
-    if not bool(mask.any()):
+    if grid.mask is not None and not bool(grid.mask.any()):
         warnings.warn("grid: the mask leaves no fluid point; the mean is NaN.", UndefinedMetric, stacklevel=2)
-    return _integral(torch.where(mask, values, 0), grid) / _integral(mask.to(values.dtype), grid)
+    return balances.mean(values.movedim(-1, -1 - len(grid.axes)), grid)
 
 
 def variance(values: Tensor, grid: Grid) -> Tensor:
@@ -258,15 +255,6 @@ def _pair(prediction: Tensor, truth: Tensor, grid: Grid) -> tuple[Tensor, Tensor
 
 def _space(grid: Grid) -> tuple[int, ...]:
     return tuple(range(-1 - len(grid.axes), -1))
-
-
-def _integral(values: Tensor, grid: Grid) -> Tensor:
-    # Axis by axis, so that the product of the weights is never formed; multiply and sum rather than a matrix product,
-    # which autocast and TF32 would round.
-    for axis in reversed(grid.axes):
-        weights = axis.weights.to(torch.float64)
-        values = (values * (weights / weights.sum()).to(values)[:, None]).sum(dim=-2)
-    return values
 
 
 def _fluctuation(values: Tensor, grid: Grid) -> Tensor:

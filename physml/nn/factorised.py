@@ -93,8 +93,8 @@ class _PublishedKernel(nn.Module):
         q_BHSK = _heads(self.queries(phi_BSC), self.heads)
         k_BHSK = _heads(self.keys(phi_BSC), self.heads)
         half = q_BHSK.shape[-1] // 2
-        theta = 10000.0 ** (-torch.arange(half, device=phi_BSC.device) / half)
-        phase = self.scale * stretched(axis).float()[:, None] * theta
+        theta = 10000.0 ** (-torch.arange(half, device=phi_BSC.device, dtype=torch.float64) / half)
+        phase = self.scale * stretched(axis)[:, None] * theta.to(axis.points.dtype)
         return self.size * rotate(q_BHSK, phase) @ rotate(k_BHSK, phase).transpose(-1, -2)
 
 
@@ -128,21 +128,26 @@ class _ScaledKernel(nn.Module):
         self.amplitude = nn.Parameter(torch.ones(heads, 1, 1))
 
     def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
-        q_BHSK = functional.rms_norm(_heads(self.queries(phi_BSC), self.heads).float(), (self._key_width,))
-        k_BHSK = functional.rms_norm(_heads(self.keys(phi_BSC), self.heads).float(), (self._key_width,))
+        q_BHSK = functional.rms_norm(_full(_heads(self.queries(phi_BSC), self.heads)), (self._key_width,))
+        k_BHSK = functional.rms_norm(_full(_heads(self.keys(phi_BSC), self.heads)), (self._key_width,))
         half = self._key_width // 2
         ladder = torch.arange(half, device=phi_BSC.device) / max(half - 1, 1)
         turns = self.most**ladder  # from 1 to most
         turns = turns.round() if axis.periodic else 0.5 * turns
-        phase = 2 * torch.pi * (axis.points / axis.length).float()[:, None] * turns
+        phase = 2 * torch.pi * (axis.points / axis.length).to(q_BHSK.dtype)[:, None] * turns
         scale = self.amplitude / self._key_width**0.5
-        weights = (axis.weights / axis.weights.sum()).float()
+        weights = (axis.weights / axis.weights.sum()).to(q_BHSK.dtype)
         kernel = (rotate(q_BHSK, phase) * scale) @ (rotate(k_BHSK, phase) * weights[:, None]).transpose(-1, -2)
         return kernel.to(phi_BSC.dtype)
 
     @property
     def _key_width(self) -> int:
         return self.queries.out_features // self.heads
+
+
+def _full(x: Tensor) -> Tensor:
+    """At least fp32: half-precision numbers are widened, doubles are kept."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -169,7 +174,7 @@ class InstanceNorm(KernelNorm):
         self.eps = eps
 
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = z.float()
+        z = _full(z)
         z = z - _space_mean(z, grid)
         return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
 
@@ -185,7 +190,7 @@ class RMSNorm(KernelNorm):
         self.eps = eps
 
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = z.float()
+        z = _full(z)
         return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
 
 
@@ -200,7 +205,7 @@ class HeadGroupNorm(KernelNorm):
         self.eps = eps
 
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = z.float()
+        z = _full(z)
         over = (*range(1, z.ndim - 2), z.ndim - 1)
         variance, mean = torch.var_mean(z, dim=over, correction=1, keepdim=True)
         return (z - mean) * torch.rsqrt(variance + self.eps)
@@ -220,7 +225,7 @@ class PlaneNorm(KernelNorm):
         self.eps = eps
 
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = z.float()
+        z = _full(z)
         variance, mean = torch.var_mean(z, dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
         return (z - mean) * torch.rsqrt(variance + self.eps)
 

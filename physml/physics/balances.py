@@ -30,7 +30,9 @@ def mean(values: Tensor, grid: Grid, where: Tensor | None = None) -> Tensor:
     """
     dimension = len(grid.axes)
     if values.ndim < dimension or tuple(values.shape[values.ndim - dimension :]) != grid.shape:
-        raise ValueError(f"values: got shape {tuple(values.shape)}, the grid is {grid.shape}; the space axes come last.")
+        raise ValueError(
+            f"values: got shape {tuple(values.shape)}, the grid is {grid.shape}; the space axes come last."
+        )
     values = values if values.dtype in (torch.float32, torch.float64) else values.float()
     where = grid.mask if where is None else where
     if where is not None:
@@ -44,12 +46,12 @@ def mean(values: Tensor, grid: Grid, where: Tensor | None = None) -> Tensor:
 
 
 def kinetic_energy(values: Tensor, names: Sequence[str], grid: Grid) -> Tensor:
-    r""":math:`\frac12\langle|u|^2\rangle` of a state ``(..., *space, C)`` that holds a velocity or a 2-D vorticity: ``(...)``."""
+    r""":math:`\frac12\langle|u|^2\rangle` of states ``(..., *space, C)`` with a velocity or a 2-D vorticity."""
     return 0.5 * mean(kinematics.velocity(values, names, grid).square().sum(-1), grid)
 
 
 def enstrophy(values: Tensor, names: Sequence[str], grid: Grid) -> Tensor:
-    r""":math:`\frac12\langle|\omega|^2\rangle` of a state ``(..., *space, C)`` that holds a vorticity or a velocity: ``(...)``."""
+    r""":math:`\frac12\langle|\omega|^2\rangle` of states ``(..., *space, C)`` with a vorticity or a velocity."""
     squared = kinematics.vorticity(values, names, grid).square()
     return 0.5 * mean(squared if len(grid.axes) == 2 else squared.sum(-1), grid)
 
@@ -86,7 +88,9 @@ def energy_budget(
     forcing_amplitude: Tensor | float,
     forcing_wavenumber: Tensor | float,
 ) -> EnergyBudget:
-    r"""Energy budget of the forced flow :math:`\partial_t u + u\cdot\nabla u = -\nabla p + \nu\nabla^2 u - \mu u + A\sin(ny)\,e_x`.
+    r"""Energy budget of two-dimensional flow under viscosity, linear drag and a sinusoidal force.
+
+    .. math:: \partial_t u + u\cdot\nabla u = -\nabla p + \nu\nabla^2 u - \mu u + A\sin(ny)\,e_x
 
     It holds on two periodic axes, where :math:`\langle|\nabla u|^2\rangle = \langle\omega^2\rangle`.
 

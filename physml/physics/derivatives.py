@@ -108,51 +108,53 @@ def velocity_from_vorticity(vorticity: Tensor, grid: Grid) -> Tensor:
         ValueError: on any other grid.
     """
     values = _checked(vorticity, grid)
-    if len(grid.axes) != 2 or not all(_spectral(axis, grid) for axis in grid.axes):
+    if len(grid.axes) != 2 or not all(spectral(axis, grid) for axis in grid.axes):
         raise ValueError(
             f"grid: got axes {stencil(grid)}; a velocity follows from a vorticity alone on two uniform periodic axes "
             "without obstacle. Store the velocity, or pass it."
         )
-    (kx, ky), shape = wavenumbers(grid, values.dtype, values.device), grid.shape
+    kx = on_axis(wavenumbers(grid.axes[0]), -2, values)
+    ky = on_axis(wavenumbers(grid.axes[1], half=True), -1, values)
     squared = kx**2 + ky**2
     squared[0, 0] = 1.0
     stream = torch.fft.rfft2(values) / squared
     stream[..., 0, 0] = 0.0
-    u = torch.fft.irfft2(1j * _without_nyquist(ky, shape[1], -1) * stream, s=shape)
-    v = torch.fft.irfft2(-1j * _without_nyquist(kx, shape[0], -2) * stream, s=shape)
+    u = torch.fft.irfft2(1j * _without_nyquist(ky, grid.shape[1], -1) * stream, s=grid.shape)
+    v = torch.fft.irfft2(-1j * _without_nyquist(kx, grid.shape[0], -2) * stream, s=grid.shape)
     return torch.stack([u, v], -1)
 
 
-def wavenumbers(grid: Grid, dtype: torch.dtype, device: torch.device | str) -> list[Tensor]:
-    r"""Angular wavenumbers :math:`k_i = 2\pi n_i / L_i` of each axis, shaped to broadcast in the layout of ``rfftn``.
+def wavenumbers(axis: Axis, half: bool = False) -> Tensor:
+    r""":math:`k = 2\pi n/L` of an axis in the order of ``fft``, or the non-negative ones of ``rfft``: float64."""
+    n = len(axis.points)
+    frequencies = torch.fft.rfftfreq if half else torch.fft.fftfreq
+    return frequencies(n, d=axis.length / (2 * math.pi * n), dtype=torch.float64)
 
-    Every axis keeps all its waves, the last the non-negative ones.
-    """
-    found = []
-    for position, axis in enumerate(grid.axes):
-        n, last = len(axis.points), position == len(grid.axes) - 1
-        frequencies = torch.fft.rfftfreq if last else torch.fft.fftfreq
-        k = frequencies(n, d=axis.length / (2 * math.pi * n), dtype=torch.float64, device="cpu")
-        shape = [1] * len(grid.axes)
-        shape[position] = -1
-        found.append(k.reshape(shape).to(device=device, dtype=dtype))
-    return found
+
+def on_axis(line: Tensor, dim: int, like: Tensor) -> Tensor:
+    """One number for each point of a line, shaped to broadcast along dimension ``dim < 0``, of the type of ``like``."""
+    return line.reshape(-1, *[1] * (-1 - dim)).to(device=like.device, dtype=like.dtype)
 
 
 def uniform(axis: Axis) -> bool:
     """Whether the points are equally spaced, to a thousandth of a cell, whatever the quadrature weights."""
-    points = axis.points.double()
+    points = axis.points.cpu().double()
     steps = points.diff()
     if axis.periodic:
         steps = torch.cat([steps, (points[:1] + axis.length - points[-1:])])
     return len(steps) == 0 or bool((steps - steps.mean()).abs().max() <= 1e-3 * steps.mean())
 
 
+def spectral(axis: Axis, grid: Grid) -> bool:
+    """Whether derivatives along this axis are spectral: it is periodic, uniform, and the grid has no obstacle."""
+    return axis.periodic and uniform(axis) and _solid_free(grid)
+
+
 def stencil(grid: Grid) -> str:
     """In words, what this module applies along each axis: fit to print beside a number that depends on it."""
     words = []
     for axis in grid.axes:
-        if _spectral(axis, grid):
+        if spectral(axis, grid):
             words.append(f"{axis.name}: spectral")
         elif axis.periodic:
             words.append(f"{axis.name}: second-order central differences, periodic")
@@ -195,34 +197,26 @@ def _along(values: Tensor, axis: int, grid: Grid, order: int) -> Tensor:
     if not 0 <= axis < len(grid.axes):
         raise ValueError(f"axis: got {axis}, the grid has axes 0 to {len(grid.axes) - 1} ({', '.join(grid.names)}).")
     dim = axis - len(grid.axes)
-    if _spectral(grid.axes[axis], grid):
+    if spectral(grid.axes[axis], grid):
         return _fourier(values, dim, grid.axes[axis], order)
     return _differences(values, dim, grid.axes[axis], order)
 
 
 def _fourier(values: Tensor, dim: int, axis: Axis, order: int) -> Tensor:
     n = len(axis.points)
-    k = torch.fft.rfftfreq(n, d=axis.length / (2 * math.pi * n), dtype=torch.float64)
-    if order == 1:
-        k = _without_nyquist(k, n, -1)
-    symbol = (1j * k) ** order
-    shape = [1] * (-dim)
-    shape[0] = -1
-    kind = torch.complex128 if values.dtype == torch.float64 else torch.complex64
-    symbol = symbol.reshape(shape).to(device=values.device, dtype=kind)
-    return torch.fft.irfft(torch.fft.rfft(values, dim=dim) * symbol, n=n, dim=dim)
+    k = wavenumbers(axis, half=True)
+    waves = torch.fft.rfft(values, dim=dim)
+    symbol = 1j * _without_nyquist(k, n, -1) if order == 1 else -(k**2)
+    return torch.fft.irfft(waves * on_axis(symbol, dim, waves), n=n, dim=dim)
 
 
 def _differences(values: Tensor, dim: int, axis: Axis, order: int) -> Tensor:
     neighbours, weights = _difference_weights(axis, order)
-    neighbours = neighbours.to(values.device)
-    weights = weights.to(device=values.device, dtype=values.dtype)
-    shape = [1] * (-dim)
-    shape[0] = -1
-    total = values.index_select(dim, neighbours[0]) * weights[0].reshape(shape)
-    for places, weight in zip(neighbours[1:], weights[1:], strict=True):
-        total = torch.addcmul(total, values.index_select(dim, places), weight.reshape(shape))
-    return total
+    terms = zip(neighbours.to(values.device), weights, strict=True)
+    return sum(
+        (values.index_select(dim, places) * on_axis(weight, dim, values) for places, weight in terms),
+        start=torch.zeros((), dtype=values.dtype, device=values.device),
+    )
 
 
 def _difference_weights(axis: Axis, order: int) -> tuple[Tensor, Tensor]:
@@ -230,7 +224,9 @@ def _difference_weights(axis: Axis, order: int) -> tuple[Tensor, Tensor]:
     x, n = axis.points.double().cpu(), len(axis.points)
     needed = 3 if order == 1 or axis.periodic else 4
     if n < needed:
-        raise ValueError(f"axis {axis.name!r}: got {n} points, second-order differences need {needed}; refine the axis.")
+        raise ValueError(
+            f"axis {axis.name!r}: got {n} points, second-order differences need {needed}; refine the axis."
+        )
     index = torch.arange(n)
     if axis.periodic:
         neighbours = torch.stack([index - 1, index, index + 1])
@@ -252,7 +248,7 @@ def _difference_weights(axis: Axis, order: int) -> tuple[Tensor, Tensor]:
 
 
 def _lagrange(offsets: Tensor, order: int) -> Tensor:
-    r"""Weights ``(p, n)`` with :math:`\sum_j w_j f(x + d_j) = f^{(m)}(x)` for polynomials below degree p; ``d (p, n)``."""
+    r"""Weights w with :math:`\sum_j w_j f(x + d_j) = f^{(m)}(x)` for polynomials of degree p - 1; both ``(p, n)``."""
     points = len(offsets)
     scale = offsets.abs().amax(0)
     scaled = (offsets / scale).mT
@@ -274,16 +270,12 @@ def _solid_free(grid: Grid) -> bool:
     return grid.mask is None or bool(grid.mask.all())
 
 
-def _spectral(axis: Axis, grid: Grid) -> bool:
-    return axis.periodic and uniform(axis) and _solid_free(grid)
-
-
 def _checked(values: Tensor, grid: Grid) -> Tensor:
     dimension = len(grid.axes)
     if values.ndim < dimension or tuple(values.shape[values.ndim - dimension :]) != grid.shape:
         raise ValueError(
-            f"values: got shape {tuple(values.shape)}, the grid is {grid.shape}; the space axes come last and the channel "
-            "is picked beforehand."
+            f"values: got shape {tuple(values.shape)}, the grid is {grid.shape}; the space axes come last, and the "
+            "channel is picked beforehand."
         )
     return values if values.dtype in (torch.float32, torch.float64) else values.float()
 

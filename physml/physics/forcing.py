@@ -11,8 +11,10 @@ from torch import Tensor
 from physml.fields import Grid
 
 
-def kolmogorov_velocity_forcing(grid: Grid, amplitude: Tensor | float, wavenumber: Tensor | float, like: Tensor) -> Tensor:
-    r""":math:`A\sin(ny)`, the x component of the force per unit mass, shaped to broadcast with ``like (B, ..., nx, ny)``.
+def kolmogorov_velocity_forcing(
+    grid: Grid, amplitude: Tensor | float, wavenumber: Tensor | float, like: Tensor
+) -> Tensor:
+    r""":math:`A\sin(ny)`, the x component of the force per unit mass, to broadcast with ``like (B, ..., nx, ny)``.
 
     Args:
         grid: its second axis is y.
@@ -24,7 +26,9 @@ def kolmogorov_velocity_forcing(grid: Grid, amplitude: Tensor | float, wavenumbe
     return per_sample(amplitude, like) * torch.sin(n * _height(grid, like))
 
 
-def kolmogorov_vorticity_forcing(grid: Grid, amplitude: Tensor | float, wavenumber: Tensor | float, like: Tensor) -> Tensor:
+def kolmogorov_vorticity_forcing(
+    grid: Grid, amplitude: Tensor | float, wavenumber: Tensor | float, like: Tensor
+) -> Tensor:
     r""":math:`-nA\cos(ny)`, the curl of :func:`kolmogorov_velocity_forcing`; same arguments."""
     n = per_sample(wavenumber, like)
     return -n * per_sample(amplitude, like) * torch.cos(n * _height(grid, like))

@@ -1,7 +1,7 @@
 """The velocity and the vorticity of a state, whichever of the two it holds.
 
-States are laid out channels last, ``(..., *space, C)``, and name their channels: a velocity is the fields ``velocity_x``,
-``velocity_y`` and, in 3-D, ``velocity_z``; a 2-D vorticity is the field ``vorticity``.
+States are laid out channels last, ``(..., *space, C)``, and name their channels: a velocity is the fields
+``velocity_x``, ``velocity_y`` and, in 3-D, ``velocity_z``; a 2-D vorticity is the field ``vorticity``.
 """
 
 from __future__ import annotations

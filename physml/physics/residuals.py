@@ -5,8 +5,8 @@ r"""How well consecutive frames obey an equation: the two-dimensional vorticity 
 It needs no pressure. The time derivative is the second-order central difference over two frame intervals,
 :math:`(\omega_{t+1} - \omega_{t-1})/2\Delta t`; space derivatives are those of :mod:`physml.physics.derivatives`
 (:func:`~physml.physics.derivatives.stencil` names them). Frames of an exact solution therefore have a residual too, of
-the size of the discarded :math:`\frac16\Delta t^2\,\partial_t^3\omega` and growing with the frame interval: compute the residual of
-the reference as well and read the two together.
+the size of the discarded :math:`\frac16\Delta t^2\,\partial_t^3\omega`, which grows with the frame interval: compute
+the residual of the reference as well and read the two together.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ def vorticity_transport_terms(
     """
     if len(grid.axes) != 2 or values.ndim != 5 or values.shape[1] < 3:
         raise ValueError(
-            f"values: got shape {tuple(values.shape)} on {len(grid.axes)} axes; the residual needs (B, T, nx, ny, C) with "
-            "three consecutive frames or more: T >= 3."
+            f"values: got shape {tuple(values.shape)} on {len(grid.axes)} axes; the residual needs (B, T, nx, ny, C) "
+            "with three consecutive frames or more: T >= 3."
         )
     values = values if values.dtype in (torch.float32, torch.float64) else values.float()
     vorticity = kinematics.vorticity(values, names, grid)
@@ -76,7 +76,7 @@ def vorticity_transport_residual(
     Averaged over :func:`~physml.physics.derivatives.interior` points, two neighbours deep.
 
     Args:
-        values: ``(B, T, nx, ny, C)``, three or more consecutive frames that hold a vorticity (periodic axes) or a velocity.
+        values: ``(B, T, nx, ny, C)``, consecutive frames, three or more, with a velocity or with a vorticity on periodic axes.
         names: one for each channel.
         grid: two axes, the second of which is y.
         dt: interval between the frames, in the time units of the parameters.

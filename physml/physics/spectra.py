@@ -12,8 +12,8 @@ Axes that are not what a Fourier series wants:
 * a uniform axis that is not periodic is multiplied by a Hann window scaled to a mean square of one. The spectrum then
   keeps its level but is smeared over neighbouring shells, and its sum is the energy weighted towards the middle of the
   axis. Prediction and truth are treated alike, so that they compare; the absolute values are an estimate;
-* a stretched axis is not transformed: the spectrum is that of the other axes, averaged over this one with its quadrature
-  weights, as is done for channel flow;
+* a stretched axis is not transformed: the spectrum is that of the other axes, averaged over this one with its
+  quadrature weights, as is done for channel flow;
 * solid points count as zero.
 """
 
@@ -27,7 +27,7 @@ from torch import Tensor
 
 from physml.fields import Axis, Grid
 from physml.physics import kinematics
-from physml.physics.derivatives import uniform
+from physml.physics.derivatives import on_axis, spectral, stencil, uniform, wavenumbers
 
 
 def energy_spectrum(values: Tensor, names: Sequence[str], grid: Grid) -> tuple[Tensor, Tensor]:
@@ -49,20 +49,21 @@ def energy_spectrum(values: Tensor, names: Sequence[str], grid: Grid) -> tuple[T
         power, squared = _power(velocity.movedim(-1, 0), grid)
         return _shells(0.5 * power.sum(0), squared, grid)
     vorticity = kinematics.vorticity(values, names, grid)
-    if not all(axis.periodic and uniform(axis) for axis in grid.axes):
+    if not all(spectral(axis, grid) for axis in grid.axes):
         raise ValueError(
-            f"grid: got boundaries {', '.join(grid.boundaries)}; the energy of a vorticity is |w|^2/k^2 on uniform "
-            "periodic axes only. Store the velocity, or use enstrophy_spectrum."
+            f"grid: got axes {stencil(grid)}; the energy of a vorticity is |w|^2/k^2 on uniform periodic axes without "
+            "obstacle only. Store the velocity, or use enstrophy_spectrum."
         )
     power, squared = _power(vorticity, grid)
     return _shells(torch.where(squared > 0, 0.5 * power / squared.clamp_min(1e-30), 0.0), squared, grid)
 
 
 def enstrophy_spectrum(values: Tensor, names: Sequence[str], grid: Grid) -> tuple[Tensor, Tensor]:
-    r"""Enstrophy in each shell, :math:`Z(k) = \frac12\sum|\hat\omega|^2`; arguments and returns as :func:`energy_spectrum`.
+    r"""Enstrophy in each shell, :math:`Z(k) = \frac12\sum|\hat\omega|^2`.
 
-    A vorticity field is taken as it is; otherwise it is the curl of the velocity. Where the velocity is incompressible
-    and the axes periodic, :math:`Z(k) \approx k^2 E(k)`, up to the spread of k within a shell.
+    Arguments, returns and errors are those of :func:`energy_spectrum`, except that a vorticity may live on any axes.
+    A vorticity field is taken as it is; otherwise it is the curl of the velocity. Where the velocity is
+    incompressible and the axes periodic, :math:`Z(k) \approx k^2 E(k)`, up to the spread of k within a shell.
     """
     vorticity = kinematics.vorticity(values, names, grid)
     components = vorticity[None] if len(grid.axes) == 2 else vorticity.movedim(-1, 0)
@@ -130,9 +131,9 @@ def _power(fields: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         values = torch.where(grid.mask.to(values.device), values, 0.0)
     for dim, axis in zip(dims, kept, strict=True):
         if not axis.periodic:
-            values = values * _line(_hann(len(axis.points)), dim, values)
+            values = values * on_axis(_hann(len(axis.points)), dim, values)
     points = math.prod(len(axis.points) for axis in kept)
-    power = torch.fft.rfftn(values, dim=dims).abs().square() / points**2
+    power = torch.view_as_real(torch.fft.rfftn(values, dim=dims)).square().sum(-1) / points**2
 
     # Each wave that the half spectrum leaves out has the power of its conjugate.
     n_last = len(kept[-1].points)
@@ -140,22 +141,19 @@ def _power(fields: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     twice[0] = 1.0
     if n_last % 2 == 0:
         twice[-1] = 1.0
-    power = power * _line(twice, dims[-1], power)
+    power = power * on_axis(twice, dims[-1], power)
 
     squared = torch.zeros([1] * dimension, dtype=torch.float64)
     for dim, axis in zip(dims, kept, strict=True):
-        n = len(axis.points)
-        frequencies = torch.fft.rfftfreq if dim == dims[-1] else torch.fft.fftfreq
-        k = frequencies(n, d=axis.length / (2 * math.pi * n), dtype=torch.float64)
-        squared = squared + _line(k, dim, squared) ** 2
+        squared = squared + on_axis(wavenumbers(axis, half=dim == dims[-1]), dim, squared) ** 2
     for dim in set(range(-dimension, 0)) - set(dims):
         weights = grid.axes[dim].weights.double()
-        power = (power * _line(weights / weights.sum(), dim, power)).sum(dim, keepdim=True)
+        power = (power * on_axis(weights / weights.sum(), dim, power)).sum(dim, keepdim=True)
     return power, squared.to(values.device)
 
 
 def _shells(power: Tensor, squared: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-    """Sums over shells: ``k (n,)`` and ``(..., n)``. Accumulated in float64, so that the order of summing is no matter."""
+    """Sums over shells: ``k (n,)`` and ``(..., n)``, accumulated in float64 so that the order does not matter."""
     spacing = 2 * math.pi / max(axis.length for axis in _transformed(grid))
     shell = (squared.sqrt() / spacing).round().long().flatten()
     count = int(shell.max()) + 1
@@ -169,9 +167,3 @@ def _hann(n: int) -> Tensor:
     """Hann window whose mean square is one, from the first point to the last of an axis, neither of them zero."""
     window = torch.hann_window(n + 2, periodic=False, dtype=torch.float64)[1:-1]
     return window / window.square().mean().sqrt()
-
-
-def _line(line: Tensor, dim: int, like: Tensor) -> Tensor:
-    shape = [1] * (-dim)
-    shape[0] = -1
-    return line.reshape(shape).to(device=like.device, dtype=like.dtype)

@@ -29,8 +29,8 @@ STABILITY = 2 * math.sqrt(2)
 class Kolmogorov2D(Solver):
     r"""Pseudo-spectral solver of 2-D Kolmogorov flow that stores the vorticity.
 
-    **Space.** Fourier coefficients with :math:`|k| < s/3` are kept, s the number of points of the solve grid: the circle
-    of the two-thirds rule, which removes every alias of the product. Advection is formed from two products,
+    **Space.** Fourier coefficients with :math:`|k| < s/3` are kept, s being the points per axis of the solve grid: the
+    circle of the two-thirds rule, which removes every alias of the product. Advection is formed from two products,
 
     .. math:: -u\cdot\nabla\omega = (\partial_y^2 - \partial_x^2)(uv) + \partial_x\partial_y(u^2 - v^2),
 
@@ -51,9 +51,9 @@ class Kolmogorov2D(Solver):
     only; it stores every eighth point, which aliases. Here the state is masked throughout, and what is stored is the
     field without the waves that the stored grid cannot carry. The seed of a trajectory decides its initial field.
 
-    **Good values.** ``Kolmogorov2D(trajectories=120, frames=160, grid=256, solve_grid=512, step=1/512)`` is the source's
-    flow. The step must keep :math:`|u|_{\max}\,\Delta t\,s/3` below 2.8, and :math:`|u|_{\max}` is 2 to 4: at ``solve_grid=128``
-    a step of 1/128 is half the limit.
+    **Good values.** ``Kolmogorov2D(trajectories=120, frames=160, grid=256, solve_grid=512, step=1/512)`` is the
+    source's flow. The step must keep :math:`|u|_{\max}\,\Delta t\,s/3` below 2.8. With n = 8, :math:`|u|_{\max}` is
+    about 3, with n = 4 about 5.
 
     Args:
         trajectories: how many.
@@ -112,10 +112,12 @@ class Kolmogorov2D(Solver):
         if forcing_amplitude != 0 and not (2 * forcing_wavenumber < grid and 3 * forcing_wavenumber < solve_grid):
             raise ValueError(
                 f"forcing_wavenumber: got {forcing_wavenumber}, not resolved by grid {grid} and solve_grid {solve_grid}; "
-                f"raise grid above {2 * forcing_wavenumber} and solve_grid above {3 * forcing_wavenumber}."
+                f"raise them above {2 * forcing_wavenumber} and {3 * forcing_wavenumber}."
             )
         if not (math.isfinite(forcing_amplitude) and 0 <= drag < math.inf):
-            raise ValueError(f"forcing_amplitude, drag: got {forcing_amplitude}, {drag}; both finite, drag not negative.")
+            raise ValueError(
+                f"forcing_amplitude, drag: got {forcing_amplitude}, {drag}; both finite, drag not negative."
+            )
         if precision not in ("float64", "float32"):
             raise ValueError(f"precision: got {precision!r}, expected 'float64' or 'float32'.")
         self.trajectories, self.frames = trajectories, frames
@@ -213,11 +215,11 @@ class Kolmogorov2D(Solver):
         # Written so that NaN fails too.
         failed = (~(courant <= STABILITY)).nonzero().flatten().tolist()
         if failed:
-            numbers = state["trajectory"].tolist()
+            numbers = state["trajectory"][failed].tolist()
+            reached = [round(value, 2) for value in courant[failed].tolist()]
             raise ValueError(
-                f"step: got {self.step:g}, with which trajectories {[numbers[place] for place in failed]} (positions {failed} "
-                f"of the batch) reach |u| step s/3 = {[round(float(courant[place]), 2) for place in failed]}; the scheme is "
-                f"stable up to {STABILITY:.2f}: reduce step."
+                f"step: got {self.step:g}, with which trajectories {numbers} (positions {failed} of the batch) reach "
+                f"|u| step s/3 = {reached}; the scheme is stable up to {STABILITY:.2f}: reduce step."
             )
 
     def _on(self, device: torch.device) -> _Tables:
@@ -339,11 +341,13 @@ def _twice(table: Tensor) -> Tensor:
 def _whole(label: str, value: float, unit_label: str, unit: float, least: int) -> int:
     """How many units there are in a value, which must be a whole number, to rounding."""
     if not (0 < unit < math.inf and 0 <= value < math.inf):
-        raise ValueError(f"{label}, {unit_label}: got {value}, {unit}; expected finite, not negative, {unit_label} positive.")
+        raise ValueError(
+            f"{label}, {unit_label}: got {value}, {unit}; expected finite, not negative, {unit_label} positive."
+        )
     count = round(value / unit)
     if count < least or abs(value / unit - count) > 1e-6 * max(1, count):
         raise ValueError(
-            f"{label}: got {value:g}, which is {value / unit:g} times {unit_label} {unit:g}; expected a whole number from "
-            f"{least} up. Change one of the two."
+            f"{label}: got {value:g}, which is {value / unit:g} times {unit_label} {unit:g}; expected a whole "
+            f"number from {least} up. Change one of the two."
         )
     return count

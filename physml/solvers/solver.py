@@ -16,8 +16,9 @@ from physml.fields import Layout
 class Solver(Configured, abc.ABC):
     """Advances batches of states in time and says what of them is stored.
 
-    A state is a dictionary of plain tensors, complex ones included, batch first: saving it and loading it again continues
-    the run bit for bit. No method changes the state it is given. A subclass sets the attributes below in its constructor.
+    A state is a dictionary of plain tensors, complex ones included, batch first: saving it and loading it again
+    continues the run bit for bit. No method changes the state it is given. A subclass sets the attributes below in its
+    constructor.
 
     Attributes:
         name: of the equation, for instance ``kolmogorov2d``.
@@ -53,8 +54,8 @@ class Solver(Configured, abc.ABC):
         """The states one frame interval later.
 
         Raises:
-            ValueError: where a state is no longer finite or the time step is beyond the limit of stability; it names the
-                trajectories.
+            ValueError: where a state is no longer finite or the time step is beyond the limit of stability; it names
+                the trajectories.
         """
 
     @abc.abstractmethod

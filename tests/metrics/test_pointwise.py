@@ -214,8 +214,8 @@ def test_agreement_with_numpy() -> None:
 
 
 def test_divergence_of_a_curl_a_source_and_noise() -> None:
-    """``(-y, x)`` of waves has none; a gradient of ``sin x + sin y`` has ``div^2 = (sx + sy)^2`` beside ``sx^2 + sy^2``,
-    which average to the same; in one dimension they are equal; the same velocity everywhere has neither."""
+    """``(-y, x)`` of waves has none; a gradient of ``sin x + sin y`` has ``div^2 = (sx + sy)^2`` beside ``sx^2 +
+    sy^2``, which average to the same; in one dimension they are equal; the same velocity everywhere has neither."""
     names = ("velocity_x", "velocity_y")
     for axes in (grid_of(12, 10), Grid(grid_of(12, 10).axes, torch.ones(12, 10, dtype=torch.bool))):
         x, y = axes.axes[0].points[:, None], axes.axes[1].points[None, :]

@@ -1,0 +1,330 @@
+"""How rollouts develop: errors, balances and correlation over the lead time, and films of the states.
+
+The curves take what :func:`physml.evaluate.evaluate` returns, one table for each name. A mean is one over the samples
+that are stable at that lead; its band is the bootstrap interval of :mod:`physml.metrics.bootstrap`, with the confidence
+that the results were made with.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import xarray as xr
+from matplotlib.animation import FuncAnimation
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+
+from physml.fields import Layout
+from physml.metrics.bootstrap import Interval, Units, bootstrap_interval
+from physml.plot.fields import Colours, Frames, View, chosen_leads, draw_image, missing_text, panel_size, value_range
+from physml.plot.style import OBSTACLE, TRUTH, blank, label, lines, styled
+
+NO_SKILL: Mapping[str, str] = {"nrmse": "prediction of zero", "vrmse": "mean of the truth"}
+"""What scores 1."""
+
+
+@styled
+def error_growth(
+    results: Mapping[str, xr.Dataset],
+    metric: Literal["nrmse", "vrmse", "rmse"] = "nrmse",
+    field: str | None = None,
+) -> Figure:
+    """The mean error over the lead time, with its interval; crosses mark where samples became unstable.
+
+    Args:
+        results: of :func:`physml.evaluate.evaluate`, by the name to show.
+        metric: nRMSE and VRMSE are 1 for a prediction without skill, which a dotted line shows.
+        field: one field; a panel for each if not given.
+    """
+    fields = _fields(results, metric, field)
+    figure, axes = _panels(len(fields), share=metric != "rmse")
+    look = lines(results)
+    final = {}
+    for ax, name in zip(axes, fields, strict=True):
+        for model, table in results.items():
+            curve = _over_samples(table, metric, name)
+            final[model] = final.get(model, 0.0) + _last(curve.mean)
+            _draw(ax, table, curve, look[model], model)
+        _error_scale(ax)
+        if metric in NO_SKILL:
+            ax.axhline(1, color="0.4", linewidth=0.8, linestyle=":", label=NO_SKILL[metric])
+        units = str(next(iter(results.values()))["field_units"].sel(field=name).item()) if metric == "rmse" else ""
+        long_name = str(next(iter(results.values()))[metric].attrs.get("long_name", metric))
+        ax.set_ylabel(label(long_name if len(fields) == 1 else f"{long_name} of {name}", units))
+    order = sorted(results, key=lambda model: -final[model] if math.isfinite(final[model]) else -math.inf)
+    _finish(figure, axes, results, [*order, *([NO_SKILL[metric]] if metric in NO_SKILL else [])])
+    return figure
+
+
+@styled
+def correlation(results: Mapping[str, xr.Dataset], field: str | None = None) -> Figure:
+    """The mean Pearson correlation over the lead time, with the thresholds 0.8 and 0.95 of the correlation times.
+
+    A sample that has become unstable counts as r = 0 from then on, as in the correlation time.
+
+    Args:
+        results: of :func:`physml.evaluate.evaluate`, by the name to show.
+        field: one field; a panel for each if not given.
+    """
+    fields = _fields(results, "correlation", field)
+    figure, axes = _panels(len(fields), share=True)
+    look = lines(results)
+    final = {}
+    for ax, name in zip(axes, fields, strict=True):
+        for model, table in results.items():
+            curve = _over_samples(table, "correlation", name, lost=0.0)
+            final[model] = final.get(model, 0.0) + _last(curve.mean)
+            _draw(ax, table, curve, look[model], model)
+        for threshold in (0.8, 0.95):
+            ax.axhline(threshold, color="0.4", linewidth=0.8, linestyle=":")
+            ax.annotate(
+                f"{threshold:g}", (1, threshold), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+                va="center", color="0.4", fontsize=8,
+            )
+        ax.set_ylabel("Pearson correlation" if len(fields) == 1 else f"Pearson correlation of {name}")
+        ax.set_ylim(min(ax.get_ylim()[0], 0), 1.02)
+    _finish(figure, axes, results, sorted(results, key=lambda model: -final[model]), "unstable samples count as 0")
+    return figure
+
+
+@styled
+def conserved(results: Mapping[str, xr.Dataset]) -> Figure:
+    """Kinetic energy and enstrophy over the lead time, those of the truth in black.
+
+    States without a velocity have neither; the variance of each field is shown for them.
+
+    Args:
+        results: of :func:`physml.evaluate.evaluate`, by the name to show.
+    """
+    first = next(iter(results.values()))
+    names: list[tuple[str, str | None]] = [(n, None) for n in ("kinetic_energy", "enstrophy") if n in first]
+    names = names or [("variance", str(name)) for name in first["field"].values]
+    figure, axes = _panels(len(names), share=False)
+    look = lines(results)
+    for ax, (name, field) in zip(axes, names, strict=True):
+        longest = max(results.values(), key=lambda table: float(table["lead_time"][-1]))
+        _draw(ax, longest, _over_samples(longest, f"{name}_truth", field, lost=None), {"color": TRUTH}, "truth", marks=False)
+        for model, table in results.items():
+            _draw(ax, table, _over_samples(table, name, field), look[model], model)
+        variable = first[name]
+        units = str(variable.attrs.get("units", ""))
+        if field is not None:
+            units = str(first["field_units"].sel(field=field).item())
+            units = f"({units})^2" if units else ""
+        ax.set_ylabel(label(name if field is None else f"variance of {field}", units))
+    _finish(figure, axes, results, ["truth", *results])
+    return figure
+
+
+@styled
+def animate(
+    truth: Frames | None,
+    prediction: Frames | Mapping[str, Frames],
+    layout: Layout,
+    *,
+    field: str | None = None,
+    leads: Sequence[int] | None = None,
+    fps: float = 12,
+) -> FuncAnimation:
+    """Truth and predictions side by side, frame after frame, with shared colours; states are read when they are drawn.
+
+    Args:
+        truth: ``(T, *space, C)``, physical units, lead 1 first; ``None`` to show predictions alone.
+        prediction: the same shape, or several by name.
+        layout: fields, grid and frame interval of both.
+        field: which one; the first if not given.
+        leads: which frames, from 1; all if not given.
+        fps: frames a second in an interactive window; :func:`physml.plot.save_animation` takes its own.
+
+    Returns:
+        An animation for :func:`physml.plot.save_animation`.
+    """
+    predictions = prediction if isinstance(prediction, Mapping) else {"prediction": prediction}
+    window = View.of(layout, field)
+    length = min(map(len, predictions.values()))
+    shown = tuple(range(1, length + 1)) if leads is None else chosen_leads(leads, length)
+    rows: dict[str, Frames] = ({} if truth is None else {"truth": truth}) | dict(predictions)
+    reference = [truth] if truth is not None else list(predictions.values())
+    looked = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, 16).round().astype(int))]
+    sampled = [window.pane(frames, lead) for frames in reference for lead in looked]
+    figure, update = (_film_lines if len(window.axes) == 1 else _film_images)(window, rows, sampled)
+
+    def draw(lead: int) -> list[ScalarMappable]:
+        update(lead)
+        figure.suptitle(f"{window.time(lead)}" + (f", {window.where}" if window.where else ""))
+        return []
+
+    draw(shown[0])
+    FigureCanvasAgg(figure).draw()
+    figure.set_layout_engine("none")  # the panels keep their places from frame to frame
+    return FuncAnimation(figure, draw, frames=list(shown), interval=1000 / fps, cache_frame_data=False)
+
+
+# ------------------------------------------------------------------------------------------------------------- curves
+
+
+def _fields(results: Mapping[str, xr.Dataset], metric: str, field: str | None) -> list[str]:
+    if not results:
+        raise ValueError("results: got none, expected at least one table of physml.evaluate.")
+    for model, table in results.items():
+        if metric not in table or "field" not in table[metric].dims:
+            raise ValueError(f"metric: got {metric!r}, expected one of nrmse, vrmse, rmse; {model} does not hold it.")
+    known = [str(name) for name in next(iter(results.values()))["field"].values]
+    for model, table in results.items():
+        if [str(name) for name in table["field"].values] != known:
+            raise ValueError(f"results: {model} has the fields {', '.join(map(str, table['field'].values))}, others have {', '.join(known)}.")
+    if field is not None and field not in known:
+        raise ValueError(f"field: got {field!r}, expected one of {', '.join(known)}.")
+    return known if field is None else [field]
+
+
+def _over_samples(table: xr.Dataset, name: str, field: str | None, lost: float | None = math.nan) -> Interval:
+    """Mean and interval along ``lead``; unstable samples count as ``lost``, or stay what they are."""
+    variable = table[name] if field is None else table[name].sel(field=field)
+    values = variable.transpose("sample", "lead").values.astype(np.float64)
+    if lost is not None:
+        compared = table["compared"].transpose("sample", "lead").values
+        stable = table["stable"].transpose("sample", "lead").values
+        values = np.where(stable, values, np.where(compared, lost, np.nan))
+    values = np.where(np.isfinite(values), values, np.nan)
+    about = table.attrs["physml"]
+    span = (table.sizes["lead"] - 1) * int(about["stride"]) + 1
+    return bootstrap_interval(values, Units.of(table["trajectory"].values, table["frame"].values, span), **about["interval"])
+
+
+def _draw(ax: Axes, table: xr.Dataset, curve: Interval, look: Mapping[str, str], name: str, marks: bool = True) -> None:
+    time = table["lead_time"].values
+    ax.plot(time, curve.mean, label=name, **look)  # type: ignore[arg-type]
+    ax.fill_between(time, curve.low, curve.high, color=look["color"], alpha=0.18, linewidth=0)
+    lost = table["unstable_from"].values
+    if marks and (lost > 0).any():
+        at = np.unique(lost[lost > 0]) - 1
+        known = np.flatnonzero(np.isfinite(curve.mean))
+        before = [known[known <= index][-1] if (known <= index).any() else None for index in at]
+        pairs = [(time[index], curve.mean[found]) for index, found in zip(at, before, strict=True) if found is not None]
+        if pairs:
+            ax.plot(*zip(*pairs, strict=True), "x", color=look["color"], markersize=5, markeredgewidth=1.4, gid="unstable")
+
+
+def _last(values: NDArray[np.float64]) -> float:
+    """The value at the last lead; infinite where the curve ended before, as no sample was left."""
+    return float(values[-1]) if np.isfinite(values[-1]) else math.inf
+
+
+def _error_scale(ax: Axes) -> None:
+    """Logarithmic where the curves span more than a factor of twenty, linear from zero otherwise."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
+    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
+    if positive.size and positive.max() > 20 * positive.min() and not (drawn == 0).any():
+        ax.set_yscale("log")
+    else:
+        ax.set_ylim(bottom=0)
+
+
+def _panels(count: int, share: bool) -> tuple[Figure, list[Axes]]:
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure = blank((6.0, 7.0, 9.0)[columns - 1], 0.9 + 2.5 * rows)
+    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=share).ravel().tolist()
+    for spare in grid[count:]:
+        spare.remove()
+    return figure, grid[:count]
+
+
+def _finish(figure: Figure, axes: Sequence[Axes], results: Mapping[str, xr.Dataset], order: Sequence[str], note: str = "") -> None:
+    """What all figures of curves have: the time axis, a legend in the order of the curves, what the band is."""
+    tables = list(results.values())
+    end = max(float(table["lead_time"][-1]) for table in tables)
+    for ax in axes:
+        ax.set_xlabel(label("lead time", tables[0].attrs["physml"]["time_units"]))
+        ax.set_xlim(0, end)
+    handles = dict(zip(*reversed(axes[0].get_legend_handles_labels()), strict=True))
+    figure.legend(
+        [handles[name] for name in order],
+        [_entry(name, results.get(name)) for name in order],
+        loc="outside right upper" if max(map(len, order)) < 26 else "outside upper left",
+    )
+    figure.supxlabel(_caption(tables, note), x=0.01, ha="left", fontsize=8, color="0.3")
+
+
+def _entry(name: str, table: xr.Dataset | None) -> str:
+    lost = 0 if table is None else int((table["unstable_from"].values > 0).sum())
+    return name if table is None or not lost else f"{name}\n({lost} of {table.sizes['sample']} unstable, ×)"
+
+
+def _caption(tables: Sequence[xr.Dataset], note: str) -> str:
+    samples = sorted({table.sizes["sample"] for table in tables})
+    about = tables[0].attrs["physml"]["interval"]
+    counted = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
+    text = f"mean over {counted} sample{'s' if samples[-1] > 1 else ''}" + ("" if note else " while they are stable")
+    span = (tables[0].sizes["lead"] - 1) * int(tables[0].attrs["physml"]["stride"]) + 1
+    units = Units.of(tables[0]["trajectory"].values, tables[0]["frame"].values, span)
+    if units.count > 1:
+        text += f"; band: {100 * about['confidence']:g} % interval over {units.count} {units.over}"
+    return f"{text}; {note}" if note else text
+
+
+# -------------------------------------------------------------------------------------------------------------- films
+
+
+def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]):  # type: ignore[no-untyped-def]
+    colours = Colours.of_states(sampled)
+    columns = min(len(rows), 3 if window.aspect < 2.5 else 1)
+    lines_of = -(-len(rows) // columns)
+    width, height = panel_size(max(columns, 2), window.aspect)
+    figure = blank(columns * (width + 0.1) + 1.3, lines_of * (height + 0.35) + 0.8)
+    grid = figure.subplots(lines_of, columns, squeeze=False, sharex=True, sharey=True)
+    axes = grid.ravel().tolist()
+    for spare in axes[len(rows) :]:
+        spare.remove()
+    axes = axes[: len(rows)]
+    images, texts = [], []
+    for index, (ax, name) in enumerate(zip(axes, rows, strict=False)):
+        images.append(draw_image(ax, window, np.full(tuple(len(a.points) for a in window.axes), np.nan), colours))
+        texts.append(ax.text(0.5, 0.5, "", transform=ax.transAxes, ha="center", va="center"))
+        ax.set_title(name)
+        if index % columns == 0:
+            ax.set_ylabel(label(window.axes[1].name, window.axes[1].units))
+        if index + columns >= len(rows):
+            ax.set_xlabel(label(window.axes[0].name, window.axes[0].units))
+            ax.tick_params(labelbottom=True)
+    figure.colorbar(ScalarMappable(colours.norm, colours.cmap), ax=axes, label=window.title, extend="both", aspect=14 * lines_of, pad=0.02)
+
+    def update(lead: int) -> None:
+        for image, text, (name, frames) in zip(images, texts, rows.items(), strict=True):
+            pane = window.pane(frames, lead)
+            image.set_array(pane.T)
+            text.set_text(missing_text(pane, window.solid, "no truth" if name == "truth" else "blown up"))
+
+    return figure, update
+
+
+def _film_lines(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]):  # type: ignore[no-untyped-def]
+    (axis,) = window.axes
+    figure = blank(6.0, 3.2)
+    ax = figure.subplots()
+    look = lines(name for name in rows if name != "truth") | {"truth": {"color": TRUTH}}
+    x, low_high = axis.points.cpu().numpy(), value_range(sampled)
+    drawn = {name: ax.plot(x, np.full(len(x), np.nan), label=name, **look[name])[0] for name in rows}
+    if window.solid is not None:
+        ax.fill_between(
+            x, 0, 1, where=window.solid, step="mid", transform=ax.get_xaxis_transform(), color=OBSTACLE, lw=0, label="obstacle"
+        )
+    room = 0.25 * (low_high[1] - low_high[0]) or 1.0
+    ax.set_xlim(x[0], x[-1])
+    ax.set_ylim(low_high[0] - room, low_high[1] + room)
+    ax.set_xlabel(label(axis.name, axis.units))
+    ax.set_ylabel(window.title)
+    figure.legend(loc="outside right upper")
+
+    def update(lead: int) -> None:
+        for name, line in drawn.items():
+            line.set_ydata(window.pane(rows[name], lead))
+
+    return figure, update

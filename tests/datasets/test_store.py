@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray
+from waves import make_store, wave
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from physml.datasets import Segment, StoreWriter, TrajectoryStore, open_trajectories
+from physml.datasets.trajectories import measure
+
+
+def test_frames_come_back_exactly(store: TrajectoryStore) -> None:
+    expected = wave(store.layout, 3, store.frames)
+    np.testing.assert_array_equal(store.read(3, 2, 17, 3), expected[2:17:3])
+
+
+def test_xarray_opens_it_with_named_coordinates(store: TrajectoryStore) -> None:
+    opened = xarray.open_zarr(store.path)
+    assert opened.state.dims == ("trajectory", "time", "x", "y", "channel")
+    assert opened.x.attrs["boundary"] == "periodic" and opened.time.attrs["units"] == "s"
+    assert float(opened.time[1] - opened.time[0]) == store.layout.dt
+    assert list(opened.channel.values) == ["vorticity"]
+
+
+def test_statistics_are_those_of_the_training_split(store: TrajectoryStore) -> None:
+    values = np.concatenate([wave(store.layout, row, store.frames) for row in range(4)]).astype(np.float64)
+    steps = np.diff(values.reshape(4, store.frames, -1), axis=1)
+    s = store.statistics
+    # both sides are float64 sums over 2e4 numbers
+    np.testing.assert_allclose([s.mean[0], s.std[0]], [values.mean(), values.std()], rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(s.increment_std[0], steps.std(), rtol=1e-10)
+    energy = (((values - values.mean()) / values.std()) ** 2).mean(axis=(1, 2, 3)).max()
+    np.testing.assert_allclose(s.energy, energy, rtol=1e-10)
+
+
+@settings(max_examples=20, deadline=None)
+@given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4), seed=st.integers(0, 100))
+def test_statistics_do_not_depend_on_blocks(lengths: list[int], seed: int) -> None:
+    from waves import wave_layout
+
+    rng = np.random.default_rng(seed)
+    # a mean 1e6 times the spread: one-pass sums of squares would keep 4 of 16 digits
+    data = [1e4 + 1e-2 * rng.standard_normal((n, 4, 4, 1)) for n in lengths]
+    segments = [Segment(row, 0, n) for row, n in enumerate(lengths)]
+    found = measure(wave_layout((4, 4)), segments, lambda row, a, b: data[row][a:b])
+    values = np.concatenate(data)
+    np.testing.assert_allclose(found.std[0], values.std(), rtol=1e-8)  # 1e-6 relative spread in float64: 10 digits left
+    np.testing.assert_allclose(found.mean[0], values.mean(), rtol=1e-12)
+
+
+def test_a_missing_chunk_is_an_error(store: TrajectoryStore) -> None:
+    chunk = next(path for path in (Path(store.path) / "state" / "c").rglob("*") if path.is_file())
+    chunk.unlink()
+    with pytest.raises(ValueError, match="1 of 12 chunk files are missing"):
+        TrajectoryStore(store.path)
+
+
+def test_a_truncated_chunk_is_an_error(store: TrajectoryStore) -> None:
+    chunk = Path(store.path) / "state/c/2/0/0/0/0"
+    chunk.write_bytes(chunk.read_bytes()[:-10])
+    with pytest.raises(ValueError, match="trajectory 2, frames 0 to 3 cannot be decoded"):
+        TrajectoryStore(store.path).read(2, 0, 4)
+
+
+def test_a_flipped_bit_is_an_error(store: TrajectoryStore) -> None:
+    chunk = Path(store.path) / "state/c/2/0/0/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 1
+    chunk.write_bytes(bytes(content))
+    with pytest.raises(ValueError, match="cannot be decoded"):
+        TrajectoryStore(store.path).read(2, 0, 4)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "remove", "foreign"])
+def test_damaged_metadata_is_one_clear_error(store: TrajectoryStore, damage: str) -> None:
+    meta = Path(store.path) / "zarr.json"
+    if damage == "truncate":
+        meta.write_text(meta.read_text()[:100])
+    elif damage == "remove":
+        meta.unlink()
+    else:
+        content = json.loads(meta.read_text())
+        content["attributes"] = {}
+        meta.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=r"not a readable zarr group|without physml metadata"):
+        open_trajectories(store.path)
+
+
+def test_nan_is_refused_on_writing_and_reading(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "a.zarr", count=3)
+    import zarr
+
+    zarr.open_group(store.path, mode="r+")["state"][1, 5, 0, 0, 0] = np.nan  # type: ignore[index]
+    with pytest.raises(ValueError, match="trajectory 1, frame 5 holds NaN"):
+        TrajectoryStore(store.path).read(1, 2, 9)
+
+
+def test_other_settings_do_not_overwrite(store: TrajectoryStore) -> None:
+    with pytest.raises(ValueError, match="already holds other data"):
+        make_store(Path(store.path), frames=24)
+    assert make_store(Path(store.path)).fingerprint == store.fingerprint
+
+
+def test_an_interrupted_store_is_not_opened(tmp_path: Path, store: TrajectoryStore) -> None:
+    StoreWriter(
+        tmp_path / "half.zarr",
+        name="half",
+        layout=store.layout,
+        count=2,
+        frames=8,
+        parameters={},
+        segments={"train": [Segment(0, 0, 8)]},
+        provenance={},
+    )
+    with pytest.raises(ValueError, match="interrupted"):
+        TrajectoryStore(tmp_path / "half.zarr")
+
+
+def test_the_fingerprint_tells_data_apart(tmp_path: Path, store: TrajectoryStore) -> None:
+    assert make_store(tmp_path / "b.zarr", count=5).fingerprint != store.fingerprint
+    assert make_store(tmp_path / "c.zarr").fingerprint == store.fingerprint
+
+
+def test_workers_get_no_open_files(store: TrajectoryStore) -> None:
+    store.read(0, 0, 2)
+    again = pickle.loads(pickle.dumps(store))  # noqa: S301  # our own bytes: what a worker process is sent
+    assert again._array is None
+    np.testing.assert_array_equal(again.read(0, 0, 2), store.read(0, 0, 2))
+
+
+def test_missing_data_name_the_variable(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="PHYSML_DATA"):
+        open_trajectories(tmp_path / "nothing.zarr")
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(ValueError, match="not a data set physml can read"):
+        open_trajectories(tmp_path / "folder")

@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from waves import wave, wave_layout
+from hypothesis import given
+from hypothesis import strategies as st
+
+from physml.datasets import Segment, TrajectoryStore, Windows
+from physml.datasets.windows import Collate, Share, TrainingBatches
+
+
+def counted(lengths: list[int]) -> Any:
+    """Data whose value is ``1000 trajectory + frame``, so that any index error shows."""
+
+    def read(trajectory: int, start: int, stop: int, step: int) -> np.ndarray:
+        assert 0 <= start < stop <= lengths[trajectory]
+        return (1000 * trajectory + np.arange(start, stop, step, dtype=np.float32)).reshape(-1, 1, 1)
+
+    return SimpleNamespace(read=read, path="counted")
+
+
+@given(
+    lengths=st.lists(st.integers(1, 30), min_size=1, max_size=4),
+    length=st.integers(1, 6),
+    stride=st.integers(1, 3),
+    offset=st.integers(0, 5),
+)
+def test_windows_are_all_that_fit_and_none_crosses_a_segment(
+    lengths: list[int], length: int, stride: int, offset: int
+) -> None:
+    segments = [Segment(row, min(offset, n - 1), n) for row, n in enumerate(lengths)]
+    expected = [
+        [1000 * s.trajectory + start + stride * k for k in range(length)]
+        for s in segments
+        for start in range(s.start, s.stop - stride * (length - 1))
+    ]
+    if not expected:
+        with pytest.raises(ValueError, match="the longest segment"):
+            Windows(counted(lengths), segments, length, stride)
+        return
+    windows = Windows(counted(lengths), segments, length, stride)
+    found = [windows[index][0].flatten().tolist() for index in range(len(windows))]
+    assert found == expected
+    with pytest.raises(IndexError):
+        windows[len(windows)]
+
+
+@given(n=st.integers(1, 200), length=st.integers(1, 20), starts=st.integers(1, 12))
+def test_evaluation_windows_do_not_overlap(n: int, length: int, starts: int) -> None:
+    if n < length:
+        return
+    windows = Windows(counted([n]), [Segment(0, 0, n)], length, 1, starts)
+    begin = [windows.place(index)[1] for index in range(len(windows))]
+    assert len(begin) == min(starts, n // length)
+    assert all(b - a >= length for a, b in zip(begin, begin[1:], strict=False))
+    assert begin[0] == 0 and begin[-1] + length <= n
+
+
+@given(
+    windows=st.integers(4, 60),
+    batch=st.sampled_from([2, 4]),
+    total=st.integers(1, 40),
+    position=st.integers(0, 40),
+    seed=st.integers(0, 3),
+)
+def test_a_resumed_run_sees_the_batches_it_would_have_seen(
+    windows: int, batch: int, total: int, position: int, seed: int
+) -> None:
+    whole = list(TrainingBatches(windows, batch=batch, total=total, seed=seed))
+    rest = list(TrainingBatches(windows, batch=batch, total=total, seed=seed, position=lambda: position))
+    assert rest == whole[position:]
+    per_pass = windows // batch
+    for start in range(0, total - per_pass + 1, per_pass):  # a pass shows no window twice
+        seen = [index for indices in whole[start : start + per_pass] for index in indices]
+        assert len(set(seen)) == len(seen)
+
+
+@given(windows=st.integers(4, 30), total=st.integers(1, 10))
+def test_processes_share_every_batch(windows: int, total: int) -> None:
+    whole = list(TrainingBatches(windows, batch=4, total=total, seed=1))
+    parts = [list(TrainingBatches(windows, batch=4, total=total, seed=1, rank=r, world=2)) for r in range(2)]
+    assert [a + b for a, b in zip(*parts, strict=True)] == whole
+
+
+@given(count=st.integers(0, 20), world=st.integers(1, 5))
+def test_evaluation_shares_are_disjoint_and_complete(count: int, world: int) -> None:
+    shares = [list(Share(count, rank, world)) for rank in range(world)]
+    assert sorted(index for share in shares for index in share) == list(range(count))
+
+
+def test_batches_that_cannot_be_divided_are_refused() -> None:
+    with pytest.raises(ValueError, match="make it divisible"):
+        TrainingBatches(10, batch=3, total=1, seed=0, world=2)
+    with pytest.raises(ValueError, match="holds 2 windows"):
+        TrainingBatches(2, batch=3, total=1, seed=0)
+
+
+def test_a_batch_knows_its_grid_fields_and_parameters(store: TrajectoryStore) -> None:
+    windows = Windows(store, store.segments_of("train"), 5)
+    batch = Collate(store, known=3)([windows[0], windows[40]])
+    state, target = batch.inputs["state"], batch.targets["state"]
+    assert state.values.shape == (2, 3, 16, 16, 1) and target.values.shape == (2, 2, 16, 16, 1)
+    np.testing.assert_array_equal(target.values[0], wave(wave_layout(), 0, 5)[3:])
+    torch.testing.assert_close(batch.condition["viscosity"], torch.tensor([0.01, 0.03]))
+    assert state.names == ("vorticity",) and state.grid.shape == (16, 16)
+
+
+def test_unknown_splits_are_refused(store: TrajectoryStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="train, validation, test"):
+        store.segments_of("valid")

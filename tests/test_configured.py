@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from physml.configured import find, rebuild
+from physml.nn.factorised import PublishedKernels
+from physml.objectives import Curriculum, NextStep, Objective, Pushforward
+from physml.operators import FactFormer, Operator
+
+
+def test_what_is_described_is_rebuilt() -> None:
+    objective = NextStep(frames=4, pushforward=Pushforward(after=3), curriculum=Curriculum(over=7))
+    plain = json.loads(json.dumps(objective.describe()))
+    again = rebuild(plain, Objective)
+    assert again.describe() == objective.describe()
+    assert again.pushforward.after == 3 and again.horizon == objective.horizon
+
+
+def test_nested_objects_of_an_operator_survive() -> None:
+    operator = FactFormer(axes=1, width=8, heads=2, head_width=4, depth=1, kernels=PublishedKernels(scale=3.0))
+    again = rebuild(operator.describe(), Operator)
+    assert again.describe()["init_args"]["kernels"]["init_args"] == {"scale": 3.0}
+    assert {k: v.shape for k, v in again.state_dict().items()} == {k: v.shape for k, v in operator.state_dict().items()}
+
+
+def test_only_classes_of_the_wanted_kind_are_called() -> None:
+    with pytest.raises(ValueError, match="is not a Operator"):
+        find("os.system", Operator)
+    with pytest.raises(ValueError, match="is not a Operator"):
+        find("physml.objectives.NextStep", Operator)
+    with pytest.raises(ValueError, match="no class"):
+        find("physml.operators.Nothing", Operator)
+
+
+def test_arguments_must_be_named() -> None:
+    with pytest.raises(TypeError, match="name each of them"):
+        Curriculum(3)  # type: ignore[misc]
