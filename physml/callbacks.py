@@ -24,7 +24,7 @@ class WholeCheckpoints(TorchCheckpointIO):
         checkpoint.save(checkpoint_, path)
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(Exception):
     """The user asked to stop, and the run was saved."""
 
 
@@ -82,7 +82,8 @@ class RunProgress(TQDMProgressBar):
 
 
 def run_callbacks(folder: str | Path, max_steps: int, every: timedelta = timedelta(seconds=20)) -> list[Callback]:
-    """The callbacks of every run: ``last.ckpt`` regularly and at the end, ``best.ckpt`` by validation rollout error, the bar."""
+    """The callbacks of every run: ``last.ckpt`` regularly and at the end,
+    ``best.ckpt`` by validation rollout error."""
 
     def keep(name: str, **when: Any) -> ModelCheckpoint:
         return ModelCheckpoint(
@@ -94,5 +95,4 @@ def run_callbacks(folder: str | Path, max_steps: int, every: timedelta = timedel
         keep(LAST, every_n_train_steps=max_steps),
         keep(BEST, monitor="val/rollout", mode="min", save_on_train_epoch_end=False),
         OrderlyStop(folder),
-        RunProgress(),
     ]

@@ -186,7 +186,7 @@ class Training(LightningModule):
         optimizer = self._make_optimizer(self.parameters())
         if self._schedule is None:
             return optimizer
-        scheduler = self._schedule.build(optimizer, self.trainer.max_steps)
+        scheduler = self._schedule.build(optimizer, self.total_batches // self.trainer.accumulate_grad_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def _rolled_out(self, batch: Batch, error: RolloutError) -> None:

@@ -70,7 +70,11 @@ def test_page_shows_cells_and_outputs_in_order(pages: ModuleType) -> None:
     picture = v4.new_output("display_data", data={"image/png": "iVBORw0=\n", "text/plain": "<Figure>"})
     said = v4.new_output("stream", text="1.5\n")
     notebook = v4.new_notebook(
-        cells=[v4.new_markdown_cell("# Title"), v4.new_code_cell("plot()", outputs=[said, picture]), v4.new_code_cell("")]
+        cells=[
+            v4.new_markdown_cell("# Title"),
+            v4.new_code_cell("plot()", outputs=[said, picture]),
+            v4.new_code_cell(""),
+        ]
     )
     assert pages.page(notebook) == (
         "# Title\n\n```python\nplot()\n```\n\n```text\n1.5\n```\n\n![](data:image/png;base64,iVBORw0=)\n"

@@ -28,7 +28,9 @@ AWAITED = {"torch-geometric"}
 BUILDS = re.compile(r"nvidia-|cuda-|triton|pytorch-triton")
 # Code that belongs to one machine, and hosts that packages come from: both are for the user to choose.
 MACHINE_PATH = re.compile(r"(?<![\w./~-])/(?:work|root|tmp|home|opt|mnt|Users)/\w")
-REGISTRY = re.compile(r"pypi\.org|python[h]osted|download\.pytorch|anaconda\.org|--(?:extra-)?index[-]url|--find[-]links")
+REGISTRY = re.compile(
+    r"pypi\.org|python[h]osted|download\.pytorch|anaconda\.org|--(?:extra-)?index[-]url|--find[-]links"
+)
 
 
 def core() -> dict[str, Requirement]:
@@ -67,7 +69,11 @@ def modules() -> list[str]:
 
 def tracked() -> list[Path]:
     listed = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=False
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if listed.returncode != 0:
         pytest.skip("not a git checkout: which files belong to it is not known.")

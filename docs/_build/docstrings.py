@@ -1,8 +1,8 @@
 """An extension of griffe: what the docstrings of the package mean, in the Markdown of the site.
 
-Docstrings write ``:class:`Field```, ``:math:`u_t``` and ``.. math::``, which editors and ``help()`` leave readable. A role
-that names something on the site becomes a link, any other becomes code. A name that a package exports is described once,
-where it is defined; the package lists what can be imported from it.
+Docstrings write ``:class:`Field```, ``:math:`u_t``` and ``.. math::``, which editors and ``help()`` leave readable. A
+role that names something on the site becomes a link, any other becomes code. A name that a package exports is described
+once, where it is defined; the package lists what can be imported from it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ class Docstrings(griffe.Extension):
             item.docstring.value = markdown(item.docstring.value, item)
         if isinstance(item, griffe.Module) and item.is_init_module and item.docstring is not None and item.exports:
             names = sorted((str(name) for name in item.exports), key=str.lower)
-            item.docstring.value += "\n\nTo be imported from here: " + ", ".join(link(name, item) for name in names) + "."
+            item.docstring.value += (
+                "\n\nTo be imported from here: " + ", ".join(link(name, item) for name in names) + "."
+            )
             item.exports = None
         for member in item.members.values():
             if not member.is_alias:

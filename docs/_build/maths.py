@@ -25,7 +25,9 @@ def on_post_page(output: str, page: Page, config: MkDocsConfig) -> str:
         latex = html.unescape(found[2]).strip()
         made = convert(aligned(latex), display="inline" if found[1] == "span" else "block")
         if left := re.search(r">(\\[a-zA-Z]+|&)<", made):
-            log.warning("%s: %r in the equation %r has no MathML; write it another way.", page.file.src_uri, left[1], latex)
+            log.warning(
+                "%s: %r in the equation %r has no MathML; write it another way.", page.file.src_uri, left[1], latex
+            )
         return made
 
     return EQUATION.sub(mathml, output)

@@ -1,7 +1,7 @@
 """A hook of MkDocs: every notebook in ``docs/notebooks`` becomes a page, as it is stored.
 
-Text cells stay Markdown, code cells become code blocks, and stored outputs (text, PNG and SVG pictures) follow their cell.
-Nothing is run and nothing is fetched; ``tests/test_notebooks.py`` runs the notebooks.
+Text cells stay Markdown, code cells become code blocks, and stored outputs (text, PNG and SVG pictures) follow their
+cell. Nothing is run and nothing is fetched; ``tests/test_notebooks.py`` runs the notebooks.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages themselves."""
     for path in notebooks(config):
-        files.append(File.generated(config, f"notebooks/{path.stem}.md", content=page(json.loads(path.read_text("utf-8")))))
+        files.append(
+            File.generated(config, f"notebooks/{path.stem}.md", content=page(json.loads(path.read_text("utf-8"))))
+        )
     return files
 
 

@@ -433,7 +433,9 @@ def _compile() -> Iterator[Finding]:
             [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, timeout=180, check=False
         )
         works = done.returncode == 0 and done.stdout.strip() == "192.0"
-        said = [line for line in done.stderr.splitlines() if re.match(r"\S*(Error|Exception|Failed)", line)]
+        said = [
+            line for line in done.stderr.splitlines() if re.match(r"[\w.]+(Error|Exception|Failed|Compiler): ", line)
+        ]
         last = (said or done.stderr.splitlines() or ["no output"])[-1][:160]
     except subprocess.TimeoutExpired:
         works, last = False, "took longer than three minutes"

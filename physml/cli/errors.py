@@ -138,10 +138,11 @@ def missing(path: Path, kind: str = "file") -> UserError:
 
 
 def _listing(folder: Path, suffix: str, names: list[str]) -> str:
-    alike = [name for name in names if suffix and name.endswith(suffix)]
-    if alike:
-        return f"one of the {suffix} in {folder}: {', '.join(alike)}"
-    return f"a path that exists; {folder} holds no {suffix or 'such file'}"
+    """What a folder holds, of the same kind where there are such."""
+    shown = [name for name in names if not name.startswith(".")]
+    alike = [name for name in shown if suffix and name.endswith(suffix)]
+    inside = "the current folder" if folder == Path() else str(folder)
+    return f"a path that exists; {inside} holds {', '.join(alike or shown) or 'nothing'}"
 
 
 def explain(error: BaseException) -> UserError | None:

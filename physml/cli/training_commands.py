@@ -70,7 +70,7 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     from lightning.pytorch.cli import LightningCLI
     from lightning.pytorch.loggers import CSVLogger
 
-    from physml.callbacks import WholeCheckpoints, run_callbacks
+    from physml.callbacks import RunProgress, WholeCheckpoints, run_callbacks
     from physml.training import Training
 
     folder = run_folder(experiment)
@@ -90,6 +90,9 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
                 f"trainer.max_steps: got {steps}", where=experiment.where("trainer"), expected="the number of optimiser steps"
             )
         defaults["callbacks"] = run_callbacks(folder, steps)
+        given = [str(item.get("class_path")) for item in trainer.get("callbacks") or []]
+        if trainer.get("enable_progress_bar") is not False and not any("ProgressBar" in name for name in given):
+            defaults["callbacks"].append(RunProgress())
         if trainer.get("logger") is None:
             trainer["logger"] = _object(CSVLogger, save_dir=str(folder), name="logs")
     else:

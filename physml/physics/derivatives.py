@@ -137,7 +137,11 @@ def on_axis(line: Tensor, dim: int, like: Tensor) -> Tensor:
 
 
 def uniform(axis: Axis) -> bool:
-    """Whether the points are equally spaced, to a thousandth of a cell, whatever the quadrature weights."""
+    """Whether the points are equally spaced, to a thousandth of a cell.
+
+    Not the same as equal quadrature weights (``axis.uniform``): points in pairs have cells of equal width, and the
+    trapezoidal rule has half weights at the ends of equally spaced points.
+    """
     points = axis.points.cpu().double()
     steps = points.diff()
     if axis.periodic:

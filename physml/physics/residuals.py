@@ -76,7 +76,7 @@ def vorticity_transport_residual(
     Averaged over :func:`~physml.physics.derivatives.interior` points, two neighbours deep.
 
     Args:
-        values: ``(B, T, nx, ny, C)``, consecutive frames, three or more, with a velocity or with a vorticity on periodic axes.
+        values: ``(B, T, nx, ny, C)``, three consecutive frames or more, with a velocity, or a periodic vorticity.
         names: one for each channel.
         grid: two axes, the second of which is y.
         dt: interval between the frames, in the time units of the parameters.

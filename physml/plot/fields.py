@@ -254,8 +254,8 @@ def _compare_images(
 
     width, height = panel_size(len(leads), window.aspect)
     flat = height < 0.9
-    size = len(leads) * (width + 0.08) + (1.7 if flat else 1.35), len(rows) * (height + 0.08) + (1.7 if flat else 0.75)
-    figure = blank(*size, "compressed")
+    gap, wide, high = (0.16, 1.45, 2.15) if flat else (0.08, 1.35, 0.75)  # room for labels and bars
+    figure = blank(len(leads) * (width + 0.08) + wide, len(rows) * (height + gap) + high, "compressed")
     grid = figure.subplots(len(rows), len(leads), squeeze=False, sharex=True, sharey=True)
     for column, lead in enumerate(leads):
         grid[0, column].set_title(window.time(lead) + ("\n" if width < 1.4 else " ") + f"(lead {lead})")
@@ -283,9 +283,9 @@ def _compare_images(
     bars = [(states, window.title, [pane for name in list(rows)[:split] for pane in rows[name]], grid[:split])]
     if wrong:
         units = window.layout.fields[window.channel].units
-        text = label(f"error, limits ±{float(error.norm.vmax or 0):.3g}", units)
+        text = label("error", units) + ("," if flat else "\n") + f" limits ±{float(error.norm.vmax or 0):.3g}"
         bars.append((error, text, [pane for row in wrong.values() for pane in row], grid[split:]))
-    for colours, text, panes, part in bars:
+    for colours, text, panes, part in reversed(bars):
         mappable, extend = ScalarMappable(colours.norm, colours.cmap), colours.arrows(panes)
         if flat:
             figure.colorbar(mappable, ax=grid, label=text, extend=extend, location="bottom", aspect=50, shrink=0.6)

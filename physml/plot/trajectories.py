@@ -155,9 +155,11 @@ def animate(
     sampled = [window.pane(frames, lead) for frames in reference for lead in looked]
     figure, update = (_film_lines if len(window.axes) == 1 else _film_images)(window, rows, sampled)
 
+    title = figure.suptitle(" ")  # made once, inside the style
+
     def draw(lead: int) -> list[ScalarMappable]:
         update(lead)
-        figure.suptitle(f"{window.time(lead)}" + (f", {window.where}" if window.where else ""))
+        title.set_text(f"{window.time(lead)} (lead {lead})" + (f", {window.where}" if window.where else ""))
         return []
 
     draw(shown[0])
@@ -278,7 +280,7 @@ def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDA
     columns = min(len(rows), 3 if window.aspect < 2.5 else 1)
     lines_of = -(-len(rows) // columns)
     width, height = panel_size(max(columns, 2), window.aspect)
-    figure = blank(columns * (width + 0.1) + 1.3, lines_of * (height + 0.35) + 0.8)
+    figure = blank(columns * (width + 0.1) + 1.3, lines_of * (height + 0.35) + 0.8, "compressed")
     grid = figure.subplots(lines_of, columns, squeeze=False, sharex=True, sharey=True)
     axes = grid.ravel().tolist()
     for spare in axes[len(rows) :]:

@@ -111,7 +111,7 @@ class Kolmogorov2D(Solver):
             )
         if forcing_amplitude != 0 and not (2 * forcing_wavenumber < grid and 3 * forcing_wavenumber < solve_grid):
             raise ValueError(
-                f"forcing_wavenumber: got {forcing_wavenumber}, not resolved by grid {grid} and solve_grid {solve_grid}; "
+                f"forcing_wavenumber: got {forcing_wavenumber}, too many for grid {grid} and solve_grid {solve_grid}; "
                 f"raise them above {2 * forcing_wavenumber} and {3 * forcing_wavenumber}."
             )
         if not (math.isfinite(forcing_amplitude) and 0 <= drag < math.inf):

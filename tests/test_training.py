@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer, seed_everything
+from lightning.pytorch.callbacks import EMAWeightAveraging
+from torch import Tensor
+
+from physml import checkpoint
+from physml.callbacks import Interrupted, WholeCheckpoints, run_callbacks
+from physml.datasets import TrajectoryData, TrajectoryStore
+from physml.fields import Grid
+from physml.normalise import Increments, Standardise
+from physml.objectives import NextStep, Pushforward
+from physml.operators import FactFormer, Operator
+from physml.training import Diverged, OneCycle, Training
+
+
+def module(**changes: Any) -> Training:
+    seed_everything(3, verbose=False)
+    arguments: dict[str, Any] = {
+        "operator": FactFormer(axes=2, frames=2, steps=1, width=8, depth=1, heads=2, head_width=4),
+        "normaliser": Increments(),
+        "objective": NextStep(noise=0.1, pushforward=Pushforward(after=3, every=2)),
+        "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
+        "schedule": OneCycle(),
+        "evaluation_steps": 4,
+    }
+    return Training(**arguments | changes)
+
+
+def data(store: TrajectoryStore, **changes: Any) -> TrajectoryData:
+    return TrajectoryData(**{"store": store.path, "shape": [16, 16], "batch_size": 4, "starts": 2} | changes)
+
+
+def trainer(folder: Path, steps: int = 12, callbacks: list[Callback] | None = None, **changes: Any) -> Trainer:
+    arguments: dict[str, Any] = {
+        "accelerator": "cpu",
+        "devices": 1,
+        "max_steps": steps,
+        "default_root_dir": folder,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "use_distributed_sampler": False,
+        "num_sanity_val_steps": 0,
+        "val_check_interval": 4,
+        "log_every_n_steps": 1,
+        "plugins": [WholeCheckpoints()],
+        "callbacks": [*(callbacks or []), *run_callbacks(folder, steps)],
+    }
+    return Trainer(**arguments | changes)
+
+
+class StopAfter(Callback):
+    """Send this process a signal after a step, as a user or a batch system does."""
+
+    def __init__(self, step: int, kind: int = signal.SIGINT) -> None:
+        self.step, self.kind = step, kind
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            os.kill(os.getpid(), self.kind)
+
+
+def weights(path: Path) -> dict[str, Tensor]:
+    return torch.load(path, weights_only=True)["state_dict"]
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("stop", [1, 5, 8])
+def test_stopping_and_continuing_changes_no_bit(
+    store: TrajectoryStore, tmp_path: Path, stop: int, averaged: bool
+) -> None:
+    """k + k steps equal 2 k: weights, optimiser, order of the data, noise, schedule, averages."""
+
+    def extra() -> list[Callback]:
+        return [EMAWeightAveraging(decay=0.9)] if averaged else []
+
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    trainer(whole, callbacks=extra()).fit(module(), datamodule=data(store), weights_only=True)
+    with pytest.raises(Interrupted):
+        trainer(parts, callbacks=[*extra(), StopAfter(stop)]).fit(module(), datamodule=data(store), weights_only=True)
+    assert torch.load(parts / "last.ckpt", weights_only=True)["global_step"] == stop
+    trainer(parts, callbacks=extra()).fit(
+        module(), datamodule=data(store), ckpt_path=parts / "last.ckpt", weights_only=True
+    )
+    a, b = (torch.load(folder / "last.ckpt", weights_only=True) for folder in (whole, parts))
+    assert a["global_step"] == b["global_step"] == 12
+    for key in ("state_dict", "current_model_state") if averaged else ("state_dict",):
+        for name, value in a[key].items():
+            assert torch.equal(value, b[key][name]), f"{key} {name}"
+    for name, moments in a["optimizer_states"][0]["state"].items():
+        assert torch.equal(moments["exp_avg"], b["optimizer_states"][0]["state"][name]["exp_avg"])
+
+
+def test_the_checkpoint_is_enough_to_predict(store: TrajectoryStore, tmp_path: Path) -> None:
+    trained = module()
+    trainer(tmp_path).fit(trained, datamodule=data(store), weights_only=True)
+    loaded = checkpoint.load(tmp_path / "last.ckpt")
+    window = torch.from_numpy(store.read(0, 0, 2))[None]
+    assert torch.equal(loaded(window), trained.emulator.eval()(window))
+    assert loaded.origin is not None and loaded.origin.fingerprint == store.fingerprint
+
+
+def test_training_lowers_the_rollout_error_and_the_best_is_kept(store: TrajectoryStore, tmp_path: Path) -> None:
+    history: list[float] = []
+
+    class Record(Callback):
+        def on_validation_end(self, trainer: Trainer, *_: Any) -> None:
+            history.append(float(trainer.callback_metrics["val/rollout"]))
+
+    run = trainer(tmp_path, 64, [Record()], val_check_interval=8)
+    fast = lambda parameters: torch.optim.AdamW(parameters, lr=5e-3)  # noqa: E731
+    run.fit(module(schedule=None, optimizer=fast), datamodule=data(store), weights_only=True)
+    assert history[-1] < 0.7 * history[0]
+    best = checkpoint.load(tmp_path / "best.ckpt")
+    scored = module()
+    scored.emulator.load_state_dict(best.state_dict())
+    scored.emulator.origin = best.origin
+    result = trainer(tmp_path / "again").validate(scored, datamodule=data(store), verbose=False)
+    assert result[0]["val/rollout"] == pytest.approx(min(history), rel=1e-6)
+
+
+class Exploding(Operator):
+    """Finite at first, NaN from the fifth call on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.channels, self.frames, self.steps, self.axes, self.calls = 1, 1, 1, 2, 0
+        self.weight = torch.nn.Parameter(torch.ones(()))
+
+    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+        self.calls += self.training
+        return self.weight * window[:, -1:] * (torch.nan if self.calls > 4 else 1.0)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(
+    store: TrajectoryStore, tmp_path: Path
+) -> None:
+    run = trainer(tmp_path)
+    run.callbacks = [c for c in run.callbacks if getattr(c, "_train_time_interval", None) is None]
+    from physml.callbacks import run_callbacks as callbacks
+
+    run.callbacks += callbacks(tmp_path, 12, every=timedelta(0))[:1]
+    with pytest.raises(Diverged, match=r"lower model\.optimizer"):
+        run.fit(
+            module(operator=Exploding(), normaliser=Standardise(), objective=NextStep()),
+            datamodule=data(store),
+            weights_only=True,
+        )
+    kept = weights(tmp_path / "last.ckpt")
+    assert all(torch.isfinite(value).all() for value in kept.values())
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
+
+
+def test_a_full_disk_leaves_the_last_checkpoint(
+    store: TrajectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved = 0
+
+    def fsync(_: int) -> None:
+        nonlocal saved
+        saved += 1
+        if saved > 1:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint.os, "fsync", fsync)
+    with pytest.raises(OSError, match="No space left"):
+        trainer(tmp_path).fit(module(), datamodule=data(store), weights_only=True)
+    found = [path.name for path in tmp_path.iterdir() if path.suffix == ".ckpt" or path.name.endswith(".new")]
+    assert len(found) == 1  # what was whole is whole, what was not is gone
+    assert checkpoint.load(tmp_path / found[0]) is not None
+
+
+def test_a_termination_signal_saves_too(store: TrajectoryStore, tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted):
+        trainer(tmp_path, callbacks=[StopAfter(2, signal.SIGTERM)]).fit(
+            module(), datamodule=data(store), weights_only=True
+        )
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_contradictions_are_refused_before_training(store: TrajectoryStore, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"the run is made for \[8, 8\] points"):
+        trainer(tmp_path).fit(module(), datamodule=data(store, shape=[8, 8]))
+    with pytest.raises(ValueError, match="the operator predicts at most 1"):
+        trainer(tmp_path).fit(module(objective=NextStep(frames=2)), datamodule=data(store))
+    with pytest.raises(ValueError, match=r"trainer\.max_steps: not given"):
+        trainer(tmp_path, 1, max_steps=-1).fit(module(), datamodule=data(store))
+    with pytest.raises(ValueError, match="ask for fewer frames"):
+        trainer(tmp_path).fit(module(evaluation_steps=50), datamodule=data(store))
+
+
+def test_a_checkpoint_of_another_operator_is_refused(store: TrajectoryStore, tmp_path: Path) -> None:
+    trainer(tmp_path, 2, val_check_interval=1).fit(module(), datamodule=data(store), weights_only=True)
+    with pytest.raises(ValueError, match="the experiment trains"):
+        trainer(tmp_path).fit(
+            module(operator=Exploding()), datamodule=data(store), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+        )
+
+
+def test_the_seed_decides(store: TrajectoryStore, tmp_path: Path) -> None:
+    runs = []
+    for name in ("a", "b"):
+        trainer(tmp_path / name, 3, val_check_interval=1).fit(module(), datamodule=data(store), weights_only=True)
+        runs.append(weights(tmp_path / name / "last.ckpt"))
+    assert all(torch.equal(value, runs[1][name]) for name, value in runs[0].items())
