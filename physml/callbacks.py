@@ -83,7 +83,8 @@ class RunProgress(TQDMProgressBar):
 
 def run_callbacks(folder: str | Path, max_steps: int, every: timedelta = timedelta(seconds=20)) -> list[Callback]:
     """The callbacks of every run: ``last.ckpt`` regularly and at the end,
-    ``best.ckpt`` by validation rollout error."""
+    ``best.ckpt`` by validation rollout error.
+    """
 
     def keep(name: str, **when: Any) -> ModelCheckpoint:
         return ModelCheckpoint(

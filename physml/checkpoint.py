@@ -1,7 +1,7 @@
 """Save and load an emulator; refuse what cannot be trusted.
 
-A checkpoint holds tensors, numbers, strings, lists and dictionaries only and is read with ``weights_only=True``: opening one
-from a stranger runs none of his code.
+A checkpoint holds tensors, numbers, strings, lists and dictionaries only and is read with ``weights_only=True``:
+opening one from a stranger runs none of his code.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ def describe(emulator: Emulator, config: Mapping[str, Any] | None = None) -> dic
             "fingerprint": origin.fingerprint,
         },
         "config": dict(config or {}),
-        "versions": {name: version(name) for name in ("physml", "torch", "lightning")} | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in ("physml", "torch", "lightning")}
+        | {"python": platform.python_version()},
     }
 
 
@@ -64,7 +65,8 @@ def read(path: str | Path) -> dict[str, Any]:
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError, ValueError, KeyError) as problem:
         raise ValueError(
-            f"{path}: not a checkpoint physml can read; it is truncated, corrupt, or holds objects that would need to run "
+            f"{path}: not a checkpoint physml can read; it is truncated, corrupt, or holds objects that would "
+            "need to run "
             f"code ({' '.join(str(problem).split())[:80] or type(problem).__name__})."
         ) from None
     if not isinstance(content, dict) or "physml" not in content or "state_dict" not in content:

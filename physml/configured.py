@@ -42,7 +42,9 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"a configuration holds plain values, got {type(value).__name__}: pass a number, a string or an object.")
+    raise TypeError(
+        f"a configuration holds plain values, got {type(value).__name__}: pass a number, a string or an object."
+    )
 
 
 def find(class_path: str, kind: type) -> type:

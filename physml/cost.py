@@ -1,4 +1,6 @@
-"""What a forward pass and a training step cost: parameters, operations, memory, time; counted before anything is trained."""
+"""What a forward pass and a training step cost: parameters, operations, memory, time; counted before anything is
+trained.
+"""
 
 from __future__ import annotations
 
@@ -84,8 +86,8 @@ class StepCost:
 def estimate_memory(emulator: Emulator, objective: Objective, grid: Grid, batch: int) -> int:
     """Bytes that one step at the largest unroll will need, found on the device ``meta`` in full precision.
 
-    Counts each stored tensor of the graph once, four times the weights (value, gradient, two moments), and as much again as
-    the largest stored tensor for temporaries.
+    Counts each stored tensor of the graph once, four times the weights (value, gradient, two moments), and as much
+    again as the largest stored tensor for temporaries.
     """
     kept: dict[int, int] = {}
 

@@ -65,11 +65,12 @@ class Emulator(nn.Module):
         if len(layout.fields) != operator.channels or len(layout.grid.axes) != operator.axes:
             raise ValueError(
                 f"operator: {type(operator).__name__} was made for channels={operator.channels}, axes={operator.axes}; "
-                f"the data have {len(layout.fields)} fields ({', '.join(layout.names)}) on {len(layout.grid.axes)} axes. "
+                f"the data have {len(layout.fields)} fields ({', '.join(layout.names)}) on "
+                f"{len(layout.grid.axes)} axes. "
                 "Change the operator's arguments or the data set."
             )
-        moments = [torch.tensor(origin.statistics[name]) for name in ("mean", "std", "increment_std")]
-        self.normaliser.learn(*moments, stride=origin.stride)
+        mean, std, rise = (torch.tensor(origin.statistics[name]) for name in ("mean", "std", "increment_std"))
+        self.normaliser.learn(mean, std, rise, origin.stride)
         self.origin = origin
 
     def predict(self, window: Tensor, grid: Grid, steps: int) -> Tensor:

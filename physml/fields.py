@@ -66,7 +66,9 @@ class Axis:
 
     def _default_weights(self) -> Tensor:
         if self.points.ndim != 1 or len(self.points) < 1:
-            raise ValueError(f"axis {self.name!r}: points must be one-dimensional, got shape {tuple(self.points.shape)}.")
+            raise ValueError(
+                f"axis {self.name!r}: points must be one-dimensional, got shape {tuple(self.points.shape)}."
+            )
         if self.points.is_meta:
             return torch.empty_like(self.points)
         steps = self.points.diff()
@@ -243,7 +245,8 @@ class GridField:
         shape = tuple(self.values.shape)
         if len(shape) != 3 + len(self.grid.axes) or shape[2:-1] != self.grid.shape or shape[-1] != len(self.names):
             raise ValueError(
-                f"values: got shape {shape}, expected (B, T, {', '.join(map(str, self.grid.shape))}, {len(self.names)}): "
+                f"values: got shape {shape}, expected (B, T, {', '.join(map(str, self.grid.shape))}, "
+                f"{len(self.names)}): "
                 f"sample, frame, {', '.join(self.grid.names)}, field."
             )
 

@@ -33,7 +33,9 @@ class Normaliser(Configured, nn.Module):
         self.register_buffer("std", torch.ones(channels))
 
     def learn(self, mean: Tensor, std: Tensor, increment_std: Tensor, stride: int) -> None:
-        """Take the moments of the training split, ``(C,)`` each; ``stride`` stored frames are one step of the operator."""
+        """Take the moments of the training split, ``(C,)`` each; ``stride`` stored frames are one step of the
+        operator.
+        """
         self.mean.copy_(mean)
         self.std.copy_(std)
 
@@ -80,9 +82,10 @@ class Standardise(Normaliser):
 class Increments(Normaliser):
     """The operator's output is the change since the last known frame, in units of its usual size.
 
-    ``u_k = u_0 + s_k f_k``, ``k = 1..K``, with ``s_k = min(k r, sqrt(2))`` and ``r`` the standard deviation of the change over
-    one step divided by that of the state: changes grow in proportion to time at first and cannot exceed the difference of
-    two unrelated states. An operator that returns zero is then persistence.
+    ``u_k = u_0 + s_k f_k``, ``k = 1..K``, with ``s_k = min(k r, sqrt(2))`` and ``r`` the standard deviation of the
+    change over
+    one step divided by that of the state: changes grow in proportion to time at first and cannot exceed the
+    difference of two unrelated states. An operator that returns zero is then persistence.
     """
 
     scale: Tensor

@@ -31,8 +31,8 @@ def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = No
 
     Args:
         emulator: from :func:`physml.load`.
-        initial: the last known states ``(T, *space, C)`` or ``(B, T, *space, C)``, physical units, oldest first: an array, a
-            tensor or an ``xarray.DataArray``. Of more frames than the emulator reads, the last are used.
+        initial: the last known states ``(T, *space, C)`` or ``(B, T, *space, C)``, physical units, oldest first: an
+            array, a tensor or an ``xarray.DataArray``. Of more frames than the emulator reads, the last are used.
         steps: frames to predict.
         grid: where the states live; the training grid if not given.
 
@@ -55,8 +55,7 @@ def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = No
         with torch.no_grad():  # entered anew for each call: the consumer's own gradient mode is not touched
             frames = emulator(window, grid=grid)
         window = torch.cat([window, frames], dim=1)[:, -emulator.frames :]
-        for frame in frames.unbind(dim=1)[: steps - done]:
-            yield frame
+        yield from frames.unbind(dim=1)[: steps - done]
         done += frames.shape[1]
 
 
@@ -73,14 +72,16 @@ def frame_stride(emulator: Emulator, data: Trajectories) -> int:
         origin.layout.grid.axes
     ):
         raise ValueError(
-            f"data: {data.path} has fields {', '.join(data.layout.names)} on {len(data.layout.grid.axes)} axes; the emulator "
+            f"data: {data.path} has fields {', '.join(data.layout.names)} on {len(data.layout.grid.axes)} axes; "
+            "the emulator "
             f"was trained on {', '.join(origin.layout.names)} on {len(origin.layout.grid.axes)} axes."
         )
     wanted = origin.layout.dt * origin.stride
     stride = round(wanted / data.layout.dt)
     if stride < 1 or abs(stride * data.layout.dt - wanted) > 1e-6 * wanted:
         raise ValueError(
-            f"data: frames of {data.path} are {data.layout.dt:g} apart, the emulator predicts steps of {wanted:g}, which is no "
+            f"data: frames of {data.path} are {data.layout.dt:g} apart, the emulator predicts steps of "
+            f"{wanted:g}, which is no "
             "whole number of them."
         )
     return stride
@@ -101,9 +102,10 @@ def write_rollout(
 ) -> Path:
     """Roll out from many initial states of a data set, streaming to a zarr store.
 
-    The states are ``state[sample, lead, *space, channel]``; lead 1 is the first frame after the known ones. A sample whose state is
-    not finite, or whose energy exceeds :data:`BLOWUP` times the largest of the training data, is marked in ``blowup`` with the
-    lead at which it happened and is NaN from there on. Interrupted, the same call continues where it stopped.
+    The states are ``state[sample, lead, *space, channel]``; lead 1 is the first frame after the known ones. A sample
+    whose state is not finite, or whose energy exceeds :data:`BLOWUP` times the largest of the training data, is
+    marked in ``blowup`` with the lead at which it happened and is NaN from there on. Interrupted, the same call
+    continues where it stopped.
 
     Args:
         emulator: a trained one.
@@ -168,7 +170,12 @@ def write_rollout(
                 done[rows.start : rows.stop] = lead
                 block = []
                 progress(rows.start * steps + lead * len(rows), total)
-    group.attrs["physml"] = {**about, "complete": True, "versions": _versions(), "created": datetime.now(UTC).isoformat("T", "seconds")}
+    group.attrs["physml"] = {
+        **about,
+        "complete": True,
+        "versions": _versions(),
+        "created": datetime.now(UTC).isoformat("T", "seconds"),
+    }
     consolidate(out)
     return out
 
@@ -193,7 +200,8 @@ def _places(
     places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]
     if not places or min(start) < 0:
         raise ValueError(
-            f"start: got {list(start)}; segments of split {split!r} have up to {max(s.stop - s.start for s in segments)} frames "
+            f"start: got {list(start)}; segments of split {split!r} have up to "
+            f"{max(s.stop - s.start for s in segments)} frames "
             f"and {span} must be known from the start on."
         )
     return places
@@ -249,7 +257,9 @@ def _open(out: Path, about: Mapping[str, Any], layout: Layout, places: Sequence[
     add_coordinate(group, "trajectory", np.array([t for t, _ in places]), "sample")
     frame = np.array([begin + stride * known for _, begin in places])
     add_coordinate(group, "frame", frame, "sample", long_name="source frame of lead 1")
-    add_coordinate(group, "blowup", np.zeros(len(places), int), "sample", long_name="lead of the first unphysical frame, 0: none")
+    add_coordinate(
+        group, "blowup", np.zeros(len(places), int), "sample", long_name="lead of the first unphysical frame, 0: none"
+    )
     add_coordinate(group, "done", np.zeros(len(places), int), "sample", long_name="leads written")
     os.replace(beside, out)
     return zarr.open_group(out, mode="r+")
@@ -259,7 +269,11 @@ def _digest(emulator: Emulator) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(emulator.state_dict().items()):
         digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes() if value.ndim else repr(value.item()).encode())
+        digest.update(
+            value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes()
+            if value.ndim
+            else repr(value.item()).encode()
+        )
     return digest.hexdigest()[:16]
 
 

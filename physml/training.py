@@ -50,7 +50,9 @@ class OneCycle(Schedule):
         self, *, warmup: float = 0.2, start: float = 0.04, end: float = 1e-3, cycle_momentum: bool = True
     ) -> None:
         if not (0 < warmup < 1 and 0 < start <= 1 and 0 < end <= 1):
-            raise ValueError(f"schedule: got warmup={warmup}, start={start}, end={end}; expected numbers between 0 and 1.")
+            raise ValueError(
+                f"schedule: got warmup={warmup}, start={start}, end={end}; expected numbers between 0 and 1."
+            )
         self.warmup, self.start, self.end, self.cycle_momentum = warmup, start, end, cycle_momentum
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
@@ -68,8 +70,8 @@ class OneCycle(Schedule):
 class Training(LightningModule):
     """One module for every family of operators.
 
-    A run is one pass of ``trainer.max_steps`` optimiser steps. Each step seeds itself from the run's seed, its number and the
-    process, so that a resumed run draws what it would have drawn.
+    A run is one pass of ``trainer.max_steps`` optimiser steps. Each step seeds itself from the run's seed, its number
+    and the process, so that a resumed run draws what it would have drawn.
 
     Args:
         operator: what is trained.
@@ -110,6 +112,11 @@ class Training(LightningModule):
         return self.emulator.frames
 
     @property
+    def horizon(self) -> int:
+        """Frames after the known ones that the objective needs."""
+        return self.objective.horizon
+
+    @property
     def seed(self) -> int:
         """Of the run: ``seed_everything`` of the experiment."""
         return int(os.environ.get("PL_GLOBAL_SEED", 0))
@@ -118,18 +125,28 @@ class Training(LightningModule):
     def total_batches(self) -> int:
         """Batches of the whole run."""
         if self.trainer.max_steps < 1:
-            raise ValueError("trainer.max_steps: not given; a run is a number of optimiser steps (`physml info` says how many make a pass).")
+            raise ValueError(
+                "trainer.max_steps: not given; a run is a number of optimiser steps (`physml info` says how "
+                "many make a pass)."
+            )
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    @property
+    def _every(self) -> int:
+        """Steps between two lines of the log."""
+        trainer: Any = self.trainer
+        return int(trainer.log_every_n_steps)
 
     @property
     def batches_done(self) -> int:
         """Batches trained on so far, over all sessions of the run."""
-        return self.trainer.fit_loop.epoch_loop.batch_progress.total.processed
+        total: Any = self.trainer.fit_loop.epoch_loop.batch_progress.total
+        return int(total.processed)
 
     # the run
 
     def setup(self, stage: str) -> None:
-        datamodule: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        datamodule: Any = self.trainer.datamodule
         data = datamodule.data
         origin = Origin(data.layout, data.statistics.to_plain(), datamodule.stride, data.fingerprint)
         if stage == "fit":
@@ -162,13 +179,14 @@ class Training(LightningModule):
         return loss
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
-        if (batch_idx + 1) % self.trainer.log_every_n_steps == 0:  # a read-out makes the CPU wait for the GPU
+        if (batch_idx + 1) % self._every == 0:  # a read-out makes the CPU wait for the GPU
             self._refuse_divergence()
 
     def _refuse_divergence(self) -> None:
         if self._not_finite is not None and bool(self._not_finite):
             raise Diverged(
-                f"train/loss: became NaN or infinite before step {self.global_step}; lower model.optimizer.init_args.lr, or set "
+                f"train/loss: became NaN or infinite before step {self.global_step}; lower "
+                "model.optimizer.init_args.lr, or set "
                 "trainer.gradient_clip_val."
             )
 
@@ -180,7 +198,9 @@ class Training(LightningModule):
         found = checkpoint_.get("physml", {}).get("operator", {}).get("class_path")
         ours = self.emulator.operator.describe()["class_path"]
         if found != ours:
-            raise ValueError(f"checkpoint: holds {found}, the experiment trains {ours}; give the checkpoint of this experiment.")
+            raise ValueError(
+                f"checkpoint: holds {found}, the experiment trains {ours}; give the checkpoint of this experiment."
+            )
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.parameters())

@@ -32,6 +32,6 @@ def test_zero_increment_is_persistence() -> None:
 
 def test_increment_scales_grow_with_the_lead_and_saturate() -> None:
     normaliser = ready(Increments)
-    # stride 2: leads of 2, 4, 6 stored frames at 0.25 a frame for the first field; the second is saturated from the start
+    # stride 2: leads of 2, 4, 6 stored frames at 0.25 a frame for the first field; the second saturates at once
     expected = torch.tensor([[0.5, math.sqrt(2)], [1.0, math.sqrt(2)], [math.sqrt(2), math.sqrt(2)]])
     torch.testing.assert_close(normaliser.scale, expected)

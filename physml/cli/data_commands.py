@@ -29,19 +29,28 @@ def make(arguments: argparse.Namespace) -> int:
     if not solvers:
         raise UserError(
             f"{arguments.name} is read where it lies; there is nothing to make",
-            hint=f"give its folder to the commands that take a STORE, or look at it: physml data inspect {arguments.name}_FOLDER",
+            hint="give its folder to the commands that take a STORE; 'physml data inspect FOLDER' looks at it",
         )
     options = _options(arguments, solvers[0])
     own = {name: options.pop(name) for name in _OWN & set(options)}
     out = Path(arguments.out or own.pop("out", ""))
     own.pop("out", None)
     if str(out) in ("", "."):
-        raise UserError("no --out: where should the store go?", hint=f"physml data make {arguments.name} --out data/{arguments.name}/NAME.zarr")
+        raise UserError(
+            "no --out: where should the store go?",
+            hint=f"physml data make {arguments.name} --out data/{arguments.name}/NAME.zarr",
+        )
     if out.suffix != ".zarr":
         raise UserError(f"--out {out}", expected="a name that ends in .zarr")
     own.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
     solver = solvers[0](**options)
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.percentage:3.0f} %"), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns) as bar:
         task = bar.add_task(f"solving {solver.name}", total=None)
         store = generate(solver, out, progress=lambda done, total: bar.update(task, completed=done, total=total), **own)
@@ -111,7 +120,8 @@ def inspect(arguments: argparse.Namespace) -> int:
     for index, field in enumerate(layout.fields):
         s = data.statistics
         rows[f"field {field.name}"] = (
-            f"[{field.units or '1'}] mean {s.mean[index]:.4g}, std {s.std[index]:.4g}, change per frame {s.increment_std[index]:.4g}"
+            f"[{field.units or '1'}] mean {s.mean[index]:.4g}, std {s.std[index]:.4g}, change per frame "
+            f"{s.increment_std[index]:.4g}"
         )
     for name, values in data.parameters.items():
         low, high = float(min(values)), float(max(values))
@@ -130,7 +140,8 @@ def _rollout_rows(group: Any, about: Mapping[str, Any]) -> dict[str, str]:
     blown, source = [int(lead) for lead in group["blowup"][:]], about["source"]
     unstable = [lead for lead in blown if lead]
     return {
-        "rollout": f"of {source['name']} ({source['path']}), split {source['split']}, fingerprint {source['fingerprint']}",
+        "rollout": f"of {source['name']} ({source['path']}), split {source['split']}, fingerprint "
+        f"{source['fingerprint']}",
         "model": str(about["model"].get("checkpoint") or about["model"].get("operator", {}).get("class_path", "")),
         "samples": f"{len(blown)} of {about['steps']} frames{'' if about['complete'] else ', NOT COMPLETE'}",
         "blown up": f"{len(unstable)}" + (f", first at lead {min(unstable)}" if unstable else ""),

@@ -20,7 +20,9 @@ _SAME = ("seed_everything", "model", "data")
 
 
 def run_folder(experiment: Experiment) -> Path:
-    """Where a run keeps its checkpoints and logs: ``trainer.default_root_dir``, or ``runs/<folder>/<name>`` of its YAML."""
+    """Where a run keeps its checkpoints and logs: ``trainer.default_root_dir``, or ``runs/<folder>/<name>`` of its
+    YAML.
+    """
     given = (experiment.tree.get("trainer") or {}).get("default_root_dir")
     return Path(given) if given else Path("runs") / experiment.path.resolve().parent.name / experiment.path.stem
 
@@ -40,7 +42,7 @@ def _checked(arguments: argparse.Namespace) -> Experiment:
         raise UserError(
             f"trainer.max_epochs: got {trainer['max_epochs']}",
             where=experiment.where("trainer.max_epochs"),
-            expected="trainer.max_steps: a run is a number of optimiser steps ('physml info' tells how many make a pass)",
+            expected="trainer.max_steps, the steps of the run; 'physml info --measure' says how many make a pass",
         )
     return experiment
 
@@ -57,7 +59,7 @@ def _quiet() -> None:
         ".*Please use the new API settings to control TF32.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # our sampler continues in place
         ".*log_every_n_steps.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",  # their names hold max_steps, their state is not used
+        ".*callbacks used to create the checkpoint need to be provided.*",  # their names hold max_steps, which may grow
         ".*lr_scheduler.step.*before.*optimizer.step.*",
     ):
         warnings.filterwarnings("ignore", message=text)
@@ -87,7 +89,9 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
         steps = trainer.get("max_steps")
         if not isinstance(steps, int) or steps < 1:
             raise UserError(
-                f"trainer.max_steps: got {steps}", where=experiment.where("trainer"), expected="the number of optimiser steps"
+                f"trainer.max_steps: got {steps}",
+                where=experiment.where("trainer"),
+                expected="the number of optimiser steps",
             )
         defaults["callbacks"] = run_callbacks(folder, steps)
         given = [str(item.get("class_path")) for item in trainer.get("callbacks") or []]
@@ -179,7 +183,8 @@ def _resumable(experiment: Experiment, last: Path, record: Path) -> bool:
     tree = experiment.tree
     pairs = {key: (found.get(key), tree.get(key)) for key in _SAME}
     if tree["model"].get("schedule"):  # the learning rate of every step depends on the number of all steps
-        pairs["trainer.max_steps"] = tuple((run.get("trainer") or {}).get("max_steps") for run in (found, tree))
+        before, now = ((run.get("trainer") or {}).get("max_steps") for run in (found, tree))
+        pairs["trainer.max_steps"] = (before, now)
     for key, (before, now) in pairs.items():
         if before != now:
             where, here, there = _difference(before, now, key)
@@ -265,7 +270,9 @@ def info(arguments: argparse.Namespace) -> int:
     model, data = experiment.tree["model"], experiment.tree["data"].get("init_args", {})
     shape = tuple(data.get("shape") or ())
     if not shape:
-        raise UserError("data.init_args.shape: not given", where=experiment.where("data"), expected="points of each axis")
+        raise UserError(
+            "data.init_args.shape: not given", where=experiment.where("data"), expected="points of each axis"
+        )
     boundaries = tuple(Boundary(kind) for kind in data.get("boundaries") or ["periodic"] * len(shape))
     batch = int(data.get("batch_size", 8))
     with torch.device("meta"):
@@ -322,19 +329,25 @@ def _measure(experiment: Experiment, counted: Any, objective: Any, grid: Any, ba
     from physml.operators import Operator
 
     model, trainer = experiment.tree["model"], experiment.tree.get("trainer") or {}
-    device = "cuda" if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else "cpu"
+    device = (
+        "cuda" if torch.cuda.is_available() and trainer.get("accelerator", "auto") in ("auto", "gpu", "cuda") else "cpu"
+    )
     expected = cost.estimate_memory(counted, objective, grid, batch)
     free = torch.cuda.mem_get_info()[0] if device == "cuda" else psutil.virtual_memory().available
     if expected > free:
         raise UserError(
             f"a training step would need about {expected / 2**30:.1f} GiB, {free / 2**30:.1f} GiB are free on {device}",
             where=experiment.where("data.init_args.batch_size"),
-            hint=f"reduce data.init_args.batch_size (now {batch}), or set model.operator.init_args.checkpointing where there is one",
+            hint=f"reduce data.init_args.batch_size (now {batch}), or let the operator recompute (checkpointing: true)",
         )
     emulator = Emulator(rebuild(model["operator"], Operator), rebuild(model["normaliser"], Normaliser)).to(device)
     shape, boundaries = grid.shape, grid.boundaries
     step = cost.measure_step(
-        emulator, objective, cost.example_grid(shape, boundaries, device), batch, str(trainer.get("precision") or "32-true")
+        emulator,
+        objective,
+        cost.example_grid(shape, boundaries, device),
+        batch,
+        str(trainer.get("precision") or "32-true"),
     )
     assert step.seconds is not None
     told: dict[str, Any] = {
@@ -359,5 +372,3 @@ def _measure(experiment: Experiment, counted: Any, objective: Any, grid: Any, ba
     if isinstance(trainer.get("max_steps"), int):
         told["seconds_of_the_run"] = trainer["max_steps"] * step.seconds
     return told
-
-

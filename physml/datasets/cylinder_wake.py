@@ -1,8 +1,8 @@
 """The wake of a circular cylinder at Re = 100: a direct numerical simulation, kept as nine modes on a regular grid.
 
-The velocity is ``u(t) = u_base + sum_i a_i(t) m_i`` with ``D = U = 1``, from the unstable steady state into the limit cycle of
-vortex shedding (Nek5000 simulation distributed with the package pysindy, MIT licence; resampled). There is one trajectory,
-so the splits are spans of time with a gap between them:
+The velocity is ``u(t) = u_base + sum_i a_i(t) m_i`` with ``D = U = 1``, from the unstable steady state into the limit
+cycle of vortex shedding (Nek5000 simulation distributed with the package pysindy, MIT licence; resampled). There is
+one trajectory, so the splits are spans of time with a gap between them:
 
 ==========  ==================  ==============================================
 split       time                use

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -13,8 +13,19 @@ from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Collate, Share, TrainingBatches, Windows
 from physml.fields import Batch, Boundary
 
-if TYPE_CHECKING:
-    from physml.training import Training
+
+class Run(Protocol):
+    """What the data module asks of the module that is trained."""
+
+    frames: int
+    """Known frames of a window."""
+    horizon: int
+    """Frames after them that training needs."""
+    evaluation_steps: int
+    """Frames after them that validation and test need."""
+    total_batches: int
+    batches_done: int
+    seed: int
 
 
 class TrajectoryData(LightningDataModule):
@@ -47,11 +58,16 @@ class TrajectoryData(LightningDataModule):
     ) -> None:
         super().__init__()
         if min(batch_size, stride, starts) < 1 or workers < 0:
-            raise ValueError(f"data: got batch_size={batch_size}, stride={stride}, starts={starts}, workers={workers}; expected >= 1 and workers >= 0.")
+            raise ValueError(
+                f"data: got batch_size={batch_size}, stride={stride}, starts={starts}, workers={workers}; "
+                "expected >= 1 and workers >= 0."
+            )
         self.store, self.shape, self.batch_size, self.stride = store, tuple(shape), batch_size, stride
         self.boundaries = tuple(Boundary(kind) for kind in boundaries or [Boundary.PERIODIC] * len(self.shape))
         if len(self.boundaries) != len(self.shape):
-            raise ValueError(f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis.")
+            raise ValueError(
+                f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis."
+            )
         self.starts, self.workers = starts, workers
         self.evaluation_batch_size = evaluation_batch_size or batch_size
         self._data: Trajectories | None = None
@@ -64,16 +80,19 @@ class TrajectoryData(LightningDataModule):
             grid = data.layout.grid
             if grid.shape != self.shape or grid.boundaries != self.boundaries:
                 raise ValueError(
-                    f"data.init_args.shape: the run is made for {list(self.shape)} points, {', '.join(self.boundaries)}; "
-                    f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct shape and boundaries, or the store."
+                    f"data.init_args.shape: the run is made for {list(self.shape)} points, "
+                    f"{', '.join(self.boundaries)}; "
+                    f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct shape and "
+                    "boundaries, or the store."
                 )
             self._data = data
         return self._data
 
     @property
-    def _module(self) -> Training:
+    def _module(self) -> Run:
         assert self.trainer is not None
-        return self.trainer.lightning_module  # type: ignore[return-value]
+        module: Any = self.trainer.lightning_module
+        return module
 
     def windows(self, split: str, known: int, ahead: int) -> Windows:
         """Windows of ``known + ahead`` frames; all of them for ``train``, a few that do not overlap otherwise."""
@@ -83,7 +102,7 @@ class TrajectoryData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Batch]:
         module, trainer = self._module, self.trainer
         assert trainer is not None
-        windows = self.windows("train", module.frames, module.objective.horizon)
+        windows = self.windows("train", module.frames, module.horizon)
         batches = TrainingBatches(
             len(windows),
             batch=self.batch_size,

@@ -29,7 +29,8 @@ def split_by_trajectory(count: int, frames: int, validation: float, test: float)
     train = count - sum(ends)
     if train < 1 or min(validation, test) < 0:
         raise ValueError(
-            f"trajectories: got {count}, of which validation={validation:g} and test={test:g} leave none to train on; make more."
+            f"trajectories: got {count}, of which validation={validation:g} and test={test:g} leave none to "
+            "train on; make more."
         )
     bounds = {"train": (0, train), "validation": (train, train + ends[0]), "test": (train + ends[0], count)}
     return {split: [Segment(row, 0, frames) for row in range(*span)] for split, span in bounds.items()}
@@ -109,7 +110,12 @@ class _Position:
     """How far a generation has come: enough to continue it exactly."""
 
     def __init__(
-        self, digests: Sequence[str], batch: int, first: int = 0, interval: int = 0, state: Mapping[str, Tensor] | None = None
+        self,
+        digests: Sequence[str],
+        batch: int,
+        first: int = 0,
+        interval: int = 0,
+        state: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.digests, self.batch, self.first, self.interval, self.state = list(digests), batch, first, interval, state
 

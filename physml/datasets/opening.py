@@ -34,8 +34,8 @@ def open_trajectories(path: str | Path) -> Trajectories:
     """Open a data set of any known kind.
 
     Args:
-        path: a canonical zarr store, or a folder in a format that ``physml.datasets`` has an adapter for; relative paths are
-            also looked up in ``PHYSML_DATA``.
+        path: a canonical zarr store, or a folder in a format that ``physml.datasets`` has an adapter for; relative
+            paths are also looked up in ``PHYSML_DATA``.
 
     Raises:
         FileNotFoundError: where nothing is there.
@@ -47,6 +47,7 @@ def open_trajectories(path: str | Path) -> Trajectories:
     if (found / "zarr.json").exists() or found.suffix == ".zarr":
         return TrajectoryStore(found)
     raise ValueError(
-        f"{found}: not a data set physml can read. Expected a zarr store (a folder with zarr.json, from `physml data make`) "
+        f"{found}: not a data set physml can read. Expected a zarr store (a folder with zarr.json, from `physml "
+        "data make`) "
         f"or a folder with {cylinder_wake.FILE}."
     )

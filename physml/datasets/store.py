@@ -1,8 +1,8 @@
 """The canonical trajectory store: one zarr v3 group, ``state[trajectory, time, *space, channel]``.
 
-``xarray.open_zarr`` opens it with named coordinates. Statistics, splits, units and provenance live in the group attribute
-``physml``. Chunks hold a few whole frames, are compressed by Blosc-LZ4 with byte shuffle and end with a CRC32C checksum;
-the fill value is NaN, so a lost chunk cannot pass for data.
+``xarray.open_zarr`` opens it with named coordinates. Statistics, splits, units and provenance live in the group
+attribute ``physml``. Chunks hold a few whole frames, are compressed by Blosc-LZ4 with byte shuffle and end with a
+CRC32C checksum; the fill value is NaN, so a lost chunk cannot pass for data.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _CHUNK_BYTES = 1 << 20
 
 
 def frames_per_chunk(layout: Layout, frames: int) -> int:
-    """Whole frames that fit in a mebibyte: at least 1, at most 16, so that a short window reads little beside itself."""
+    """Whole frames that fit in a mebibyte: at least 1, at most 16, so that a short window reads little beside
+    itself.
+    """
     frame = 4 * len(layout.fields) * int(np.prod(layout.grid.shape))
     return max(1, min(16, frames, _CHUNK_BYTES // frame))
 
@@ -54,7 +56,9 @@ def create_state(
     )
     for axis in layout.grid.axes:
         add_coordinate(group, axis.name, axis.points.numpy(), axis.name, units=axis.units, boundary=str(axis.boundary))
-    add_coordinate(group, "channel", np.array(layout.names), "channel", units=", ".join(f.units or "1" for f in layout.fields))
+    add_coordinate(
+        group, "channel", np.array(layout.names), "channel", units=", ".join(f.units or "1" for f in layout.fields)
+    )
     if layout.grid.mask is not None:
         mask = layout.grid.mask.numpy()
         array = group.create_array("mask", shape=mask.shape, dtype="bool", dimension_names=list(names))
@@ -92,7 +96,7 @@ def open_group(path: str | Path, kind: str) -> tuple[zarr.Group, dict[str, Any]]
         raise FileNotFoundError(f"{path}: no such file or folder.")
     try:
         group = zarr.open_group(path, mode="r")
-        plain = dict(group.attrs)["physml"]
+        plain: Any = dict(group.attrs)["physml"]
         found, version = plain["kind"], plain["format"]
     except KeyError:
         raise ValueError(f"{path}: a zarr group without physml metadata; it was not written by physml.") from None
@@ -134,33 +138,38 @@ class TrajectoryStore(Trajectories):
         group, plain = open_group(path, "trajectories")
         if not plain["complete"]:
             raise ValueError(
-                f"{path}: writing was interrupted; run the command that makes it once more and it continues where it stopped."
+                f"{path}: writing was interrupted; run the command that makes it once more and it continues "
+                "where it stopped."
             )
         self.name = plain["name"]
         self.layout = Layout.from_plain(plain["layout"])
-        self.segments = {
-            split: tuple(Segment(*bounds) for bounds in rows) for split, rows in plain["segments"].items()
-        }
+        self.segments = {split: tuple(Segment(*bounds) for bounds in rows) for split, rows in plain["segments"].items()}
         self.statistics = Statistics.from_plain(plain["statistics"])
         self.fingerprint = plain["fingerprint"]
         self.provenance = plain["provenance"]
-        self._process, self._array = -1, None
+        self._process = -1
+        self._array: zarr.Array | None = None
         state = self._state()
         self.count, self.frames = state.shape[:2]
         self.parameters = {name: np.asarray(group[name]) for name in plain["parameters"]}
         expected = (*self.layout.grid.shape, len(self.layout.fields))
         if state.shape[2:] != expected:
-            raise ValueError(f"{path}: state has shape {state.shape}, its layout says (…, {expected}); the store is damaged.")
+            raise ValueError(
+                f"{path}: state has shape {state.shape}, its layout says (…, {expected}); the store is damaged."
+            )
         present = state.nchunks_initialized
         if present < state.nchunks:
             raise ValueError(
-                f"{path}: {state.nchunks - present} of {state.nchunks} chunk files are missing; copy or make the store again."
+                f"{path}: {state.nchunks - present} of {state.nchunks} chunk files are missing; copy or make "
+                "the store again."
             )
 
     def _state(self) -> zarr.Array:
         if self._array is None or self._process != os.getpid():  # opened anew in every process
             self._process = os.getpid()
-            self._array = zarr.open_group(self.path, mode="r")["state"]
+            array = zarr.open_group(self.path, mode="r")["state"]
+            assert isinstance(array, zarr.Array)
+            self._array = array
         return self._array
 
     def __getstate__(self) -> dict[str, Any]:
@@ -207,9 +216,7 @@ class StoreWriter:
             "name": name,
             "layout": layout.to_plain(),
             "parameters": sorted(parameters),
-            "segments": {
-                split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()
-            },
+            "segments": {split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()},
             "provenance": json.loads(json.dumps(dict(provenance))),
             "written_by": f"physml {version('physml')}",
         }
@@ -230,7 +237,9 @@ class StoreWriter:
             group.attrs["physml"] = self._plain
             create_state(group, ("trajectory", "time"), (count, frames), layout)
             times = np.arange(frames) * layout.dt
-            add_coordinate(group, "time", times, "time", units=layout.time_units, long_name="time since the first frame")
+            add_coordinate(
+                group, "time", times, "time", units=layout.time_units, long_name="time since the first frame"
+            )
             add_coordinate(group, "trajectory", np.arange(count), "trajectory")
             for key, values in sorted(parameters.items()):
                 add_coordinate(group, key, np.asarray(values, dtype=np.float64), "trajectory")
@@ -253,7 +262,8 @@ class StoreWriter:
         assert start % self.chunk_frames == 0
         if not np.isfinite(values).all():
             raise ValueError(
-                f"trajectory {trajectory}: values near frame {start} are not finite; the solution blew up, reduce the step."
+                f"trajectory {trajectory}: values near frame {start} are not finite; the solution blew up, "
+                "reduce the step."
             )
         values = np.ascontiguousarray(values, dtype=np.float32)
         self._state[trajectory, start : start + len(values)] = values

@@ -44,9 +44,7 @@ class Statistics:
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Statistics:
-        return cls(
-            tuple(plain["mean"]), tuple(plain["std"]), tuple(plain["increment_std"]), float(plain["energy"])
-        )
+        return cls(tuple(plain["mean"]), tuple(plain["std"]), tuple(plain["increment_std"]), float(plain["energy"]))
 
 
 class Trajectories(ABC):

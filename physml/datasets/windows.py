@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from physml.datasets.trajectories import Segment, Trajectories
 from physml.fields import Batch, GridField
 
 
-class Windows(Dataset[tuple[Tensor, int]]):
+class Windows(Dataset[Any]):
     """Every window of ``length`` frames, ``stride`` stored frames apart, inside the given segments.
 
     A segment of n frames holds ``n - stride (length - 1)`` windows; windows overlap and never cross a segment's end.
@@ -40,7 +41,8 @@ class Windows(Dataset[tuple[Tensor, int]]):
         if not self._places:
             longest = max((s.stop - s.start for s in segments), default=0)
             raise ValueError(
-                f"windows: a window of {length} frames at stride {stride} spans {span} stored frames, the longest segment of "
+                f"windows: a window of {length} frames at stride {stride} spans {span} stored frames, the "
+                "longest segment of "
                 f"{data.path} has {longest}; ask for fewer frames or make longer trajectories."
             )
 
@@ -88,7 +90,9 @@ class Collate:
     def __init__(self, data: Trajectories, known: int) -> None:
         layout = data.layout
         self._grid, self._names, self._known = layout.grid.to(torch.float32), layout.names, known
-        self._parameters = {name: torch.as_tensor(values, dtype=torch.float32) for name, values in data.parameters.items()}
+        self._parameters = {
+            name: torch.as_tensor(values, dtype=torch.float32) for name, values in data.parameters.items()
+        }
 
     def __call__(self, samples: Sequence[tuple[Tensor, int]]) -> Batch:
         values = torch.stack([window for window, _ in samples])
@@ -104,8 +108,9 @@ class Collate:
 class TrainingBatches(Sampler[list[int]]):
     """Index lists of a whole run: ``total`` batches, in an order that is a function of the seed alone.
 
-    The windows are shuffled anew for each pass over the data, seeded by ``(seed, pass)``; the last, incomplete batch of a pass is
-    left out. Iteration starts at the batch that ``position`` names, so a resumed run sees what it would have seen.
+    The windows are shuffled anew for each pass over the data, seeded by ``(seed, pass)``; the last, incomplete batch
+    of a pass is left out. Iteration starts at the batch that ``position`` names, so a resumed run sees what it would
+    have seen.
 
     Args:
         windows: number of windows.
@@ -128,9 +133,13 @@ class TrainingBatches(Sampler[list[int]]):
         world: int = 1,
     ) -> None:
         if batch % world:
-            raise ValueError(f"batch_size: got {batch} for {world} processes; it is the batch of all together, make it divisible.")
+            raise ValueError(
+                f"batch_size: got {batch} for {world} processes; it is the batch of all together, make it divisible."
+            )
         if windows < batch:
-            raise ValueError(f"batch_size: got {batch}, the training split holds {windows} windows; use a smaller batch.")
+            raise ValueError(
+                f"batch_size: got {batch}, the training split holds {windows} windows; use a smaller batch."
+            )
         self.windows, self.batch, self.total, self.seed = windows, batch, total, seed
         self.position, self.rank, self.world = position, rank, world
 
@@ -149,7 +158,9 @@ class TrainingBatches(Sampler[list[int]]):
 
 
 class Share(Sampler[int]):
-    """Every ``world``-th index from ``rank`` on: all processes together see each window exactly once, none is padded."""
+    """Every ``world``-th index from ``rank`` on: all processes together see each window exactly once, none is
+    padded.
+    """
 
     def __init__(self, count: int, rank: int, world: int) -> None:
         self._indices = range(rank, count, world)

@@ -1,8 +1,9 @@
 r"""Attention factorised over the axes of a grid: one small kernel for each axis instead of one for all pairs of points.
 
-A field ``h`` on ``S_1 x ... x S_D`` points is averaged over all axes but one, which gives a function ``phi_m`` of one coordinate.
-Its queries and keys make the kernel ``A_m`` of ``S_m x S_m`` numbers, and the kernels act on the values along their axis. Li, Shu &
-Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv 2305.17560.
+A field ``h`` on ``S_1 x ... x S_D`` points is averaged over all axes but one, which gives a function ``phi_m`` of one
+coordinate. Its queries and keys make the kernel ``A_m`` of ``S_m x S_m`` numbers, and the kernels act on the values
+along their axis. Li, Shu & Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv
+2305.17560.
 
 Legend of shape suffixes: B batch, S points of one axis, H heads, K key width, V value width, C channels.
 """
@@ -61,11 +62,13 @@ class Kernels(Configured):
 
 
 class PublishedKernels(Kernels):
-    """``A = s q k^T`` as published: rotary phase ``scale x theta_i``, ``theta_i = 10000^{-2i/K}``, no quadrature weights.
+    """``A = s q k^T`` as published: rotary phase ``scale x theta_i``, ``theta_i = 10000^{-2i/K}``, no quadrature
+    weights.
 
-    ``s = 1`` up to a kernel multiplier of 4 and ``K^{-1/2}`` above. Coordinates include the end point on periodic axes too. The
-    phase advances by more than pi from point to point on most grids, so the leading components alias; and with the published
-    initial gain the kernel is so small that the epsilon of the norm after it decides the block's output at first.
+    ``s = 1`` up to a kernel multiplier of 4 and ``K^{-1/2}`` above. Coordinates include the end point on periodic
+    axes too. The phase advances by more than pi from point to point on most grids, so the leading components alias;
+    and with the published initial gain the kernel is so small that the epsilon of the norm after it decides the
+    block's output at first.
 
     Args:
         scale: radians per unit length of the fastest component.
@@ -101,10 +104,11 @@ class _PublishedKernel(nn.Module):
 class ScaledKernels(Kernels):
     """``A = a K^{-1/2} q k^T diag(w / sum w)``: a quadrature of an integral over the axis, at any resolution.
 
-    Queries and keys are normalised to unit root mean square, so that entries of ``q k^T / sqrt(K)`` are of order one from the first
-    step, and ``a`` is learnt for each head. The rotary phase turns ``2 pi n / L`` per unit length with whole numbers ``n`` from 1 to
-    ``most`` on a geometric ladder, so that on a periodic axis the kernel depends on the distance around the circle alone: shifting
-    the input shifts the output. Other axes use the same ladder over half-turns, without rounding.
+    Queries and keys are normalised to unit root mean square, so that entries of ``q k^T / sqrt(K)`` are of order one
+    from the first step, and ``a`` is learnt for each head. The rotary phase turns ``2 pi n / L`` per unit length with
+    whole numbers ``n`` from 1 to ``most`` on a geometric ladder, so that on a periodic axis the kernel depends on the
+    distance around the circle alone: shifting the input shifts the output. Other axes use the same ladder over
+    half-turns, without rounding.
 
     Args:
         most: highest wavenumber of the ladder; should stay below half the points (patches) of an axis.
@@ -214,8 +218,8 @@ class HeadGroupNorm(KernelNorm):
 class PlaneNorm(KernelNorm):
     """Zero mean and unit variance over the other axes and all channels, for each sample and point of the *first* axis.
 
-    The published code before 2024, in which an instance norm for channels-first tensors met a channels-last one; most likely
-    what the published results used. Breaks the symmetry between axes; here for comparison.
+    The published code before 2024, in which an instance norm for channels-first tensors met a channels-last one; most
+    likely what the published results used. Breaks the symmetry between axes; here for comparison.
 
     Args:
         eps: added to the variance.

@@ -31,7 +31,9 @@ def gather(x: Tensor, patch: int) -> Tensor:
         return x
     shape = x.shape[1:-1]
     if any(n % patch for n in shape):
-        raise ValueError(f"patch: got {patch} for a grid of {tuple(shape)} points; every axis must be a multiple of it.")
+        raise ValueError(
+            f"patch: got {patch} for a grid of {tuple(shape)} points; every axis must be a multiple of it."
+        )
     d = len(shape)
     x = x.reshape(x.shape[0], *(part for n in shape for part in (n // patch, patch)), x.shape[-1])
     order = [0, *range(1, 2 * d, 2), *range(2, 2 * d + 1, 2), 2 * d + 1]

@@ -14,8 +14,8 @@ from physml.fields import Axis, Grid
 def stretched(axis: Axis) -> Tensor:
     """``x_j n / (n - 1)``: the last point of a periodic axis lands on the first of the next period.
 
-    Published codes place ``n`` points on ``[0, L]`` with both ends included even where the axis is periodic; this reproduces
-    their coordinates.
+    Published codes place ``n`` points on ``[0, L]`` with both ends included even where the axis is periodic; this
+    reproduces their coordinates.
     """
     n = len(axis.points)
     return axis.points * (n / (n - 1)) if axis.periodic and n > 1 else axis.points
@@ -32,8 +32,9 @@ class Positions(Configured):
 class Harmonics(Positions):
     """Sines and cosines that fit the domain: smooth across a periodic boundary, the same at every resolution.
 
-    On a periodic axis ``sin(2 pi k x / L), cos(2 pi k x / L)`` for ``k = 1..most``, on any other axis the same with ``pi k x / L``.
-    The embedding starts at zero, so that a network is translation equivariant until the data teach it otherwise.
+    On a periodic axis ``sin(2 pi k x / L), cos(2 pi k x / L)`` for ``k = 1..most``, on any other axis the same with
+    ``pi k x / L``. The embedding starts at zero, so that a network is translation equivariant until the data teach it
+    otherwise.
 
     Args:
         most: highest wavenumber; forcing at wavenumber n needs ``most >= n``.
@@ -52,26 +53,25 @@ class _Harmonics(nn.Module):
     def __init__(self, most: int, axes: int, width: int) -> None:
         super().__init__()
         self.most = most
-        self.embed = nn.ModuleList(nn.Linear(2 * most, width, bias=False) for _ in range(axes))
-        for layer in self.embed:
-            nn.init.zeros_(layer.weight)
+        self.embed = nn.ParameterList(torch.zeros(2 * most, width) for _ in range(axes))
 
     def forward(self, grid: Grid) -> Tensor:
         total: Tensor | float = 0.0
-        for m, (axis, layer) in enumerate(zip(grid.axes, self.embed, strict=True)):
+        for m, (axis, weight) in enumerate(zip(grid.axes, self.embed, strict=True)):
             k = torch.arange(1, self.most + 1, device=axis.points.device)
             turns = (axis.points - (0.0 if axis.periodic else axis.points[0])) / axis.length
             phase = (2 if axis.periodic else 1) * torch.pi * turns[:, None] * k
-            features = torch.cat([phase.sin(), phase.cos()], dim=-1).to(layer.weight.dtype)
-            shape = [1] * len(grid.axes) + [layer.out_features]
+            features = torch.cat([phase.sin(), phase.cos()], dim=-1).to(weight.dtype)
+            shape = [1] * len(grid.axes) + [weight.shape[1]]
             shape[m] = len(axis.points)
-            total = total + layer(features).reshape(shape)
+            total = total + (features @ weight).reshape(shape)
         assert isinstance(total, Tensor)
         return total
 
 
 class FourierFeatures(Positions):
-    """``[sin(2 pi x B), cos(2 pi x B)]`` with fixed Gaussian ``B``, then a linear layer (Tancik et al. 2020, arXiv 2006.10739).
+    """``[sin(2 pi x B), cos(2 pi x B)]`` with fixed Gaussian ``B``, then a linear layer (Tancik et al. 2020, arXiv
+    2006.10739).
 
     The published FactFormer uses these, with end points included on periodic axes too. They do not close on a periodic
     domain, and with a large ``scale`` they alias on coarse grids.

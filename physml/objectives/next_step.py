@@ -1,4 +1,6 @@
-"""Supervised training on the frames that follow a window: one call, or several, with the usual cures for rollout drift."""
+"""Supervised training on the frames that follow a window: one call, or several, with the usual cures for rollout
+drift.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ class Curriculum(Configured):
 
     def __init__(self, *, over: int) -> None:
         if over < 1:
-            raise ValueError(f"over: got {over}, expected at least 1 step; leave the curriculum out to train all frames.")
+            raise ValueError(
+                f"over: got {over}, expected at least 1 step; leave the curriculum out to train all frames."
+            )
         self.over = over
 
     def frames(self, most: int, step: int) -> int:
@@ -32,7 +36,8 @@ class Curriculum(Configured):
 class Pushforward(Configured):
     """Train from the operator's own outputs (Brandstetter et al. 2022, arXiv 2202.03376).
 
-    On every ``every``-th step after step ``after``, the window is first moved ``unrolls`` calls ahead without gradient and the
+    On every ``every``-th step after step ``after``, the window is first moved ``unrolls`` calls ahead without
+    gradient and the
     loss is taken on the frames that follow: the operator learns to correct its own errors.
 
     Args:
@@ -43,7 +48,9 @@ class Pushforward(Configured):
 
     def __init__(self, *, after: int = 0, every: int = 1, unrolls: int = 1) -> None:
         if every < 1 or unrolls < 1 or after < 0:
-            raise ValueError(f"pushforward: got after={after}, every={every}, unrolls={unrolls}; expected >= 0, >= 1, >= 1.")
+            raise ValueError(
+                f"pushforward: got after={after}, every={every}, unrolls={unrolls}; expected >= 0, >= 1, >= 1."
+            )
         self.after, self.every, self.unrolls = after, every, unrolls
 
     def calls(self, step: int) -> int:
@@ -75,7 +82,9 @@ class NextStep(Objective):
     ) -> None:
         super().__init__()
         if frames < 1 or calls < 1 or noise < 0:
-            raise ValueError(f"objective: got frames={frames}, calls={calls}, noise={noise}; expected >= 1, >= 1, >= 0.")
+            raise ValueError(
+                f"objective: got frames={frames}, calls={calls}, noise={noise}; expected >= 1, >= 1, >= 0."
+            )
         self.frames, self.calls, self.noise = frames, calls, noise
         self.loss = RelativeL2() if loss is None else loss
         self.curriculum, self.pushforward = curriculum, pushforward

@@ -1,21 +1,23 @@
 r"""FactFormer: a transformer whose attention is factorised over the axes of the grid.
 
-Li, Shu & Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv 2305.17560. Each layer turns the
-field into one kernel per axis (:mod:`physml.nn.factorised`), applies the kernels to values, and mixes channels point by point.
-Several frames are predicted per call by marching in the latent space of the last layer.
+Li, Shu & Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv 2305.17560. Each
+layer turns the field into one kernel per axis (:mod:`physml.nn.factorised`), applies the kernels to values, and mixes
+channels point by point. Several frames are predicted per call by marching in the latent space of the last layer.
 
-Both the published network and a corrected one are made from this class; ``experiments/kolmogorov2d/factformer_published.yaml``
-holds the arguments of the former. The default differs from the paper in these points:
+Both the published network and a corrected one are made from this class;
+``experiments/kolmogorov2d/factformer_published.yaml`` holds the arguments of the former. The default differs from the
+paper in these points:
 
-* the kernels are quadratures with unit-size queries and keys (:class:`ScaledKernels`), because the published start leaves the block's
-  output to the epsilon of the norm, which depends on the resolution and, in three dimensions, stops learning;
-* rotary and position features fit the period (:class:`ScaledKernels`, :class:`Harmonics`), because the published ones break translation
-  symmetry and alias;
-* the kernels act in parallel on the same values instead of one after the other, as in IFactFormer-m (Yang et al. 2024, arXiv
-  2412.18840), each result with a norm and an output map of its own;
+* the kernels are quadratures with unit-size queries and keys (:class:`ScaledKernels`), because the published start
+  leaves the block's output to the epsilon of the norm, which depends on the resolution and, in three dimensions,
+  stops learning;
+* rotary and position features fit the period (:class:`ScaledKernels`, :class:`Harmonics`), because the published ones
+  break translation symmetry and alias;
+* the kernels act in parallel on the same values instead of one after the other, as in IFactFormer-m (Yang et al.
+  2024, arXiv 2412.18840), each result with a norm and an output map of its own;
 * a depthwise convolution beside the attention carries small scales: a kernel made of averages over planes cannot;
-* a feed-forward layer follows, and every branch starts at a hundredth of its size, so that a deep network starts near the identity
-  without blocking gradients;
+* a feed-forward layer follows, and every branch starts at a hundredth of its size, so that a deep network starts near
+  the identity without blocking gradients;
 * points are read and written in patches, which trades resolution inside the network for width.
 """
 
@@ -58,7 +60,8 @@ class PublishedHead(Head):
     """Group norm over space, a grouped linear map to ``width``, then two more, GELU between them.
 
     Args:
-        norm_groups: of the group norm; its statistics are of one frame, so that frames do not depend on how many are decoded.
+        norm_groups: of the group norm; its statistics are of one frame, so that frames do not depend on how many are
+            decoded.
         groups: of the first linear map.
     """
 
@@ -87,7 +90,9 @@ class _PublishedHead(nn.Module):
 
 
 class AxisFunction(nn.Module):
-    """``phi_m``: the average over the other axes, a linear map, layer norm and a gated perceptron: ``(B, *space, C) -> (B, S_m, C)``."""
+    """``phi_m``: the average over the other axes, a linear map, layer norm and a gated perceptron: ``(B, *space, C)
+    -> (B, S_m, C)``.
+    """
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -126,9 +131,7 @@ class FactorisedAttention(nn.Module):
         self.common = nn.Linear(width, width, bias=False)
         self.functions = nn.ModuleList(AxisFunction(width) for _ in range(axes))
         key_width = kernel_multiplier * head_width
-        self.kernels = nn.ModuleList(
-            kernels.build(width, heads, key_width, kernel_multiplier) for _ in range(axes)
-        )
+        self.kernels = nn.ModuleList(kernels.build(width, heads, key_width, kernel_multiplier) for _ in range(axes))
         parts = 1 if product == "chained" else axes
         self.merge = nn.ModuleList(nn.Linear(heads * head_width, width, bias=False) for _ in range(parts))
         self.local = LocalConvolution(width, axes, convolution) if convolution else None
@@ -163,7 +166,9 @@ class LocalConvolution(nn.Module):
     def __init__(self, width: int, axes: int, size: int) -> None:
         super().__init__()
         if size % 2 == 0 or not 1 <= axes <= 3:
-            raise ValueError(f"convolution: got size {size} on {axes} axes; expected an odd size and one to three axes.")
+            raise ValueError(
+                f"convolution: got size {size} on {axes} axes; expected an odd size and one to three axes."
+            )
         kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
         self.reach = size // 2
         self.depthwise = kinds[axes - 1](width, width, size, groups=width)
@@ -193,8 +198,9 @@ class FactFormer(Operator):
         product: ``parallel`` kernels on the same values, or ``chained`` one after the other (published).
         kernels: how kernels are made; :class:`ScaledKernels` if not given, :class:`PublishedKernels` for the paper's.
         norm: after the mode products; :class:`InstanceNorm` if not given.
-        positions: position features added before each layer, none if ``None``. Needed where the physics depends on the place
-            (forcing, walls); without them and with ``patch=1`` the network commutes with shifts on periodic axes.
+        positions: position features added before each layer, none if ``None``. Needed where the physics depends on
+            the place (forcing, walls); without them and with ``patch=1`` the network commutes with shifts on periodic
+            axes.
         convolution: points per axis of the local branch, 0 for none (published).
         feedforward: width of the feed-forward layer over ``width``, 0 for none (published).
         layer_scale: initial factor of every branch, learnt per channel; ``None`` for none (published).
@@ -230,7 +236,9 @@ class FactFormer(Operator):
     ) -> None:
         super().__init__()
         if min(axes, channels, frames, steps, width, depth, heads, head_width, patch) < 1:
-            raise ValueError("FactFormer: axes, channels, frames, steps, width, depth, heads, head_width, patch must be >= 1.")
+            raise ValueError(
+                "FactFormer: axes, channels, frames, steps, width, depth, heads, head_width, patch must be >= 1."
+            )
         self.axes, self.channels, self.frames, self.steps, self.patch = axes, channels, frames, steps, patch
         self.checkpointing = checkpointing
         kernels, norm = kernels or ScaledKernels(), norm or InstanceNorm()
@@ -294,7 +302,9 @@ class _Layer(nn.Module):
         super().__init__()
         self.positions, self.attention = positions, attention
         self.feedforward = (
-            nn.Sequential(nn.LayerNorm(width), MLP(inputs=width, hidden=feedforward, outputs=width)) if feedforward else None
+            nn.Sequential(nn.LayerNorm(width), MLP(inputs=width, hidden=feedforward, outputs=width))
+            if feedforward
+            else None
         )
         branches = 1 + bool(feedforward)
         self.scales = None if layer_scale is None else nn.Parameter(layer_scale * torch.ones(branches, width))

@@ -108,7 +108,9 @@ def test_info_counts_without_data_or_weights(tmp_path: Path, capsys: pytest.Capt
     assert "seconds per step" in capsys.readouterr().out
 
 
-def test_a_step_that_cannot_fit_is_refused_with_its_estimate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_step_that_cannot_fit_is_refused_with_its_estimate(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     config = experiment(tmp_path / "exp", data__init_args__batch_size=10**7)
     assert main(["info", "-c", str(config), "--measure"]) == 2
     error = capsys.readouterr().err

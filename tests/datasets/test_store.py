@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray
-from waves import make_store, wave
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from waves import make_store, wave
 
 from physml.datasets import Segment, StoreWriter, TrajectoryStore, open_trajectories
 from physml.datasets.trajectories import measure
@@ -129,7 +129,7 @@ def test_the_fingerprint_tells_data_apart(tmp_path: Path, store: TrajectoryStore
 
 def test_workers_get_no_open_files(store: TrajectoryStore) -> None:
     store.read(0, 0, 2)
-    again = pickle.loads(pickle.dumps(store))  # noqa: S301  # our own bytes: what a worker process is sent
+    again = pickle.loads(pickle.dumps(store))  # our own bytes: what a worker process is sent
     assert again._array is None
     np.testing.assert_array_equal(again.read(0, 0, 2), store.read(0, 0, 2))
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -7,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from waves import wave, wave_layout
 from hypothesis import given
 from hypothesis import strategies as st
+from waves import wave, wave_layout
 
 from physml.datasets import Segment, TrajectoryStore, Windows
 from physml.datasets.windows import Collate, Share, TrainingBatches
@@ -58,7 +59,7 @@ def test_evaluation_windows_do_not_overlap(n: int, length: int, starts: int) -> 
     windows = Windows(counted([n]), [Segment(0, 0, n)], length, 1, starts)
     begin = [windows.place(index)[1] for index in range(len(windows))]
     assert len(begin) == min(starts, n // length)
-    assert all(b - a >= length for a, b in zip(begin, begin[1:], strict=False))
+    assert all(b - a >= length for a, b in itertools.pairwise(begin))
     assert begin[0] == 0 and begin[-1] + length <= n
 
 

@@ -163,7 +163,10 @@ def test_exchanging_axes_and_their_weights_exchanges_the_output() -> None:
 def smooth(n: int, channels: int = 32) -> Tensor:
     x = torch.arange(n) * (2 * math.pi / n)
     k = torch.arange(1, channels + 1) % 3 + 1
-    field = torch.sin(k * x[:, None, None] + k) * torch.cos(k * x[None, :, None] - 0.5 * k) + 0.3 * torch.cos(x)[:, None, None]
+    field = (
+        torch.sin(k * x[:, None, None] + k) * torch.cos(k * x[None, :, None] - 0.5 * k)
+        + 0.3 * torch.cos(x)[:, None, None]
+    )
     # the channels differ everywhere: where they all met, the layer norm would turn a smooth field into a step
     return field[None] + torch.linspace(-3, 3, channels)
 
@@ -188,7 +191,9 @@ def test_duplicating_a_node_with_half_its_weight_changes_nothing() -> None:
     halved = weights[index] * torch.tensor([1, 1, 0.5, 0.5, 1, 1])
     double = Grid((Axis("x", points[index], Boundary.PERIODIC, 1.0, weights=halved), y)).to(torch.float32)
     expected = block(u, single)[:, index]
-    torch.testing.assert_close(block(u[:, index], double), expected, rtol=1e-5, atol=1e-6 * float(expected.detach().abs().max()) + 1e-6)
+    torch.testing.assert_close(
+        block(u[:, index], double), expected, rtol=1e-5, atol=1e-6 * float(expected.detach().abs().max()) + 1e-6
+    )
 
 
 @pytest.mark.parametrize("n", [32, 128])
@@ -282,8 +287,11 @@ def test_work_grows_with_the_points_and_the_sum_of_squared_sides() -> None:
 
     with torch.device("meta"):
         emulator = Emulator(published(), Standardise())
-    flops = [cost.forward_flops(emulator, cost.example_grid((n, n), (Boundary.PERIODIC,) * 2, "meta")) for n in (64, 128, 256)]
-    # published code, one sample and four latent frames: 12.35, 57.34 and 296.8 GFLOP; ours averages before the first map
+    flops = [
+        cost.forward_flops(emulator, cost.example_grid((n, n), (Boundary.PERIODIC,) * 2, "meta"))
+        for n in (64, 128, 256)
+    ]
+    # published code, one sample and four latent frames: 12.35, 57.34 and 296.8 GFLOP; ours averages first: cheaper
     assert flops[2] / flops[1] < 5.5
     for found, known in zip(flops, (12.35e9, 57.34e9, 296.8e9), strict=True):
         assert 0.85 * known < found <= 1.01 * known
