@@ -146,13 +146,13 @@ class Training(LightningModule):
     # the run
 
     def setup(self, stage: str) -> None:
-        datamodule: Any = self.trainer.datamodule
+        datamodule = getattr(self.trainer, "datamodule")  # noqa: B009  # set by Lightning, unknown to its annotations
         data = datamodule.data
         origin = Origin(data.layout, data.statistics.to_plain(), datamodule.stride, data.fingerprint)
         if stage == "fit":
             if getattr(self.objective, "frames", 0) > self.emulator.steps:
                 raise ValueError(
-                    f"model.objective.init_args.frames: got {self.objective.frames}, the operator predicts at most "  # type: ignore[attr-defined]
+                    f"model.objective.init_args.frames: got {self.objective.frames}, the operator predicts at most "
                     f"{self.emulator.steps} frames a call (model.operator.init_args.steps)."
                 )
             self.emulator.learn(origin)

@@ -465,7 +465,7 @@ class _Walk:
         """A mapping is an object, the fields of a data class, or a dictionary."""
         maps = [arm for arm in arms if hints.is_mapping(arm)]
         classes = [arm for arm in arms if isinstance(arm, type) and hints.is_class(arm)]
-        if "class_path" in value:
+        if "class_path" in value and not (maps and not classes):
             yield from self.object(key, value, arms)
         elif len(classes) == 1 and dataclasses.is_dataclass(classes[0]):
             yield from self.call(key, value, classes[0])
@@ -474,7 +474,7 @@ class _Walk:
             if not any(set(arguments) <= set(parameters(c)[0]) for c in classes if not inspect.isabstract(c)):
                 yield from self.object(key, value, arms)
         elif maps:
-            inner = (*typing.get_args(maps[0]), Any, Any)[1]
+            inner = [(*typing.get_args(arm), Any, Any)[1] for arm in maps] if not hints.unsure(arms) else Any
             for name, item in value.items():
                 yield from self.value(_join(key, name), item, inner)
         elif not hints.fits(value, arms, parse):

@@ -101,12 +101,14 @@ def element(arm: Any) -> Any:
 
 def items(value: list[Any], alternatives: Sequence[Any]) -> list[Any] | None:
     """An annotation for each item of a list; ``None`` where no list of this length is accepted."""
-    for inner in map(element, alternatives):
-        if isinstance(inner, list) and len(inner) == len(value):
-            return inner
-        if inner is not None and not isinstance(inner, list):
-            return [inner] * len(value)
-    return None
+    if unsure(alternatives):
+        return [Any] * len(value)
+    found = [
+        inner if isinstance(inner, list) else [inner] * len(value)
+        for inner in map(element, alternatives)
+        if inner is not None and (not isinstance(inner, list) or len(inner) == len(value))
+    ]
+    return [list(each) for each in zip(*found, strict=True)] if found else None
 
 
 def fits(value: Any, hint: Any, parse: Callable[[str], Any]) -> bool:

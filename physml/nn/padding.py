@@ -29,7 +29,8 @@ def pad(x: Tensor, width: int, boundaries: Sequence[Boundary]) -> Tensor:
     """
     if len(boundaries) != x.ndim - 2:
         raise ValueError(
-            f"boundaries: got {len(boundaries)} for {x.ndim - 2} space axes in shape {tuple(x.shape)}; give one an axis."
+            f"boundaries: got {len(boundaries)} for the {x.ndim - 2} space axes of shape {tuple(x.shape)}; "
+            "give one for each."
         )
     # functional.pad counts from the last axis back, two numbers an axis.
     last_first = [boundary is Boundary.PERIODIC for boundary in reversed(boundaries)]

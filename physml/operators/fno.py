@@ -1,68 +1,67 @@
-"""Fourier neural operator: Li et al. 2021, arXiv:2010.08895, with the channel MLPs of Kossaifi et al. 2023, arXiv:2310.00120."""
+"""Fourier neural operator: Li et al. 2021, arXiv 2010.08895.
+
+The channel MLPs of its layers come from Kossaifi et al. 2024, arXiv 2310.00120.
+"""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physml.fields import Axis, Grid
+from physml.fields import Grid
 from physml.nn.mlp import MLP
-from physml.nn.spectral_convolution import SpectralConvolution
+from physml.nn.positional import Positions
+from physml.nn.spectral_convolution import FourierBasis, SpectralConvolution
 from physml.operators.operator import Operator
-
-Positions = Literal["angles", "fractions", "none"]
 
 
 class FNO(Operator):
     r"""Layers that act on the low wavenumbers of the whole domain at once, in one to three dimensions.
 
-    The window's frames and fields become channels, :math:`v_0 = P(u, x)`; ``depth`` layers follow, then
-    :math:`\hat u = Q(v_\mathrm{depth})`, whose channels are the predicted frames and fields:
+    The window's frames and fields become channels, :math:`v_0 = P_2\,\sigma(P_1 u + p)`, with features :math:`p` of the
+    position. Then follow ``depth`` layers
 
     .. math::
 
         h = \sigma\bigl(W v + b + \mathcal{F}^{-1}(R\, \mathcal{F} v)\bigr), \qquad
         v' = \sigma\bigl(M(h) + g \odot v\bigr)
 
-    with :math:`\sigma` the GELU, left out in the last layer; :math:`P, Q, M` pointwise MLPs with one hidden layer; and
-    :math:`g` one number a channel. Axes that are not periodic are extended by zeros while the layers act, so that their ends
-    do not touch. On an axis with unequal spacing, wavenumbers count along the index.
+    and :math:`\hat u = Q(v_\mathrm{depth})`, whose channels are the predicted frames and fields. :math:`\sigma` is
+    the GELU, left out in the last layer; :math:`Q` and :math:`M` are pointwise MLPs with one hidden layer, and
+    :math:`g` is one number a channel. Axes that are not periodic are extended by zeros while the layers act, so that
+    their ends do not touch. On an axis with unequal spacing, wavenumbers count along the index.
 
-    It is the FNO of the ``neuraloperator`` package (2.0), with equal parameter count and output on a periodic grid with an
-    even number of points, for ``positions="fractions"``, ``modes=[n / 2, ...]`` where that package is given
-    ``n_modes=(n, ...)`` with even n, and ``lifting``, ``mlp``, ``projection`` as they are. On other axes, ``padding`` is its
-    ``domain_padding``. The form of 2021 has ``lifting=0, mlp=0, positions="fractions"``; its published code leaves out the
-    wavenumber ``modes[-1]`` of the last axis.
+    It is the FNO of the ``neuraloperator`` package (version 2.0), with the same number of parameters and the same
+    output on a periodic grid with even numbers of points, for ``positions=Coordinates()`` and ``modes=[n1 / 2, ...]``
+    where that package is given even ``n_modes=(n1, ...)``; on other axes, ``padding`` is its ``domain_padding``. With
+    ``lifting=0, mlp=0`` besides, it is the form of 2021, whose published code leaves out wavenumber ``modes[-1]`` of
+    the last axis.
 
-    Differences: angles for positions unless asked otherwise; periodic axes are never padded; grids with an odd number of
-    points keep the same wavenumbers as others; too coarse a grid is an error rather than a silent loss of modes.
+    Differences: periodic axes are never extended; an odd number of points keeps the same wavenumbers as an even one; a
+    grid too coarse for ``modes`` is an error rather than a silent loss.
 
     Args:
         channels: number of fields C.
         frames: frames read, T.
         steps: most frames predicted by one call, K.
         axes: number of space dimensions D, 1 to 3.
-        modes: highest wavenumber kept, one for each axis; at most half the points of the axis. An eighth to a quarter of the
-            points is a good start.
+        modes: highest wavenumber kept, one for each axis; at most half the points of the axis, its padding included.
+            An eighth to a quarter of the points is a good start.
         width: channels between the layers.
         depth: number of Fourier layers.
-        lifting: hidden channels of P in units of ``width``; 0 makes P linear.
+        lifting: hidden channels of P in units of ``width``; 0 leaves :math:`P_2` and the activation before it out.
         mlp: hidden channels of M in units of ``width``; 0 leaves M and g out, ``v' = h``.
         projection: hidden channels of Q in units of ``width``; 0 makes Q linear.
-        positions: channels added to the input. ``angles``: sine and cosine of :math:`2 \pi x / L` on a periodic axis, which has
-            no jump at the seam, and of :math:`\pi \xi` on another, where :math:`\xi` runs from 0 to 1 between its ends.
-            ``fractions``: :math:`(x - x_0) / L`. ``none``: nothing, the choice for problems that look alike everywhere; on a
-            periodic grid the operator then commutes with translations.
+        positions: position features, none if ``None``. Needed where the physics depends on the place, as with forcing
+            or walls; without them, the operator commutes with translations of a periodic grid.
         padding: zeros added at each end of an axis that is not periodic, as a fraction of its points.
 
     Raises:
-        ValueError: where an argument is out of its range; in :meth:`forward`, where the window does not fit, or its grid is
-            too coarse for ``modes``.
+        ValueError: where an argument is out of its range; in :meth:`forward`, where the window does not fit, or its
+            grid is too coarse for ``modes``.
     """
 
     def __init__(
@@ -78,53 +77,46 @@ class FNO(Operator):
         lifting: float = 2.0,
         mlp: float = 0.5,
         projection: float = 2.0,
-        positions: Positions = "angles",
+        positions: Positions | None = None,
         padding: float = 0.0625,
     ) -> None:
         super().__init__()
+        if axes not in (1, 2, 3):
+            raise ValueError(f"axes: got {axes}, FNO works in 1, 2 or 3 dimensions.")
         if len(modes) != axes:
             raise ValueError(f"modes: got {len(modes)} numbers {list(modes)} for axes={axes}; give one for each axis.")
-        if positions not in get_args(Positions):
-            raise ValueError(f"positions: got {positions!r}, expected one of {', '.join(get_args(Positions))}.")
+        if depth < 1:
+            raise ValueError(f"depth: got {depth}, expected at least one Fourier layer.")
         if padding < 0:
             raise ValueError(f"padding: got {padding:g}, expected a fraction of the axis, 0 or more.")
         self.channels, self.frames, self.steps, self.axes = channels, frames, steps, axes
-        self.positions, self.padding = positions, padding
-        coordinates = axes * {"angles": 2, "fractions": 1, "none": 0}[positions]
-        self.lift = _pointwise(frames * channels + coordinates, round(lifting * width), width)
+        self.modes, self.padding = tuple(modes), padding
+        hidden = round(lifting * width)
+        self.read = nn.Linear(frames * channels, hidden or width)
+        self.positions = None if positions is None else positions.build(axes, hidden or width)
+        self.lift = nn.Sequential(nn.GELU(), nn.Linear(hidden, width)) if hidden else nn.Identity()
         self.layers = nn.ModuleList(
             FourierLayer(width=width, modes=modes, hidden=round(mlp * width), last=layer == depth - 1)
             for layer in range(depth)
         )
-        self.project = _pointwise(width, round(projection * width), steps * channels)
+        hidden, outputs = round(projection * width), steps * channels
+        self.project = MLP(inputs=width, hidden=hidden, outputs=outputs) if hidden else nn.Linear(width, outputs)
 
     def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
         """``(B, T, *space, C)`` to ``(B, steps, *space, C)``."""
         self.check(window, steps)
-        v = window.movedim(1, -2).flatten(-2)
-        if self.positions != "none":
-            where = [_position(axis, index, self.axes, self.positions) for index, axis in enumerate(grid.axes)]
-            v = torch.cat([v, *(x.to(v.dtype).expand(*v.shape[:-1], -1) for x in where)], -1)
-        v = self._extend(self.lift(v), grid)
+        v = self.read(window.movedim(1, -2).flatten(-2))
+        if self.positions is not None:
+            v = v + self.positions(grid).to(v.dtype)
+        added = [0 if axis.periodic else round(self.padding * len(axis.points)) for axis in grid.axes]
+        v = functional.pad(self.lift(v), [0, 0, *(n for n in reversed(added) for _ in range(2))])
+        precision = torch.promote_types(self.read.weight.dtype, torch.float32)
+        basis = FourierBasis(modes=self.modes, space=v.shape[1:-1], device=v.device, dtype=precision)
         for layer in self.layers:
-            v = layer(v)
-        v = self.project(self._shorten(v, grid)).unflatten(-1, (self.steps, self.channels))
-        return v[..., :steps, :].movedim(-2, 1)
-
-    def _added(self, grid: Grid) -> list[int]:
-        """Zeros at each end of each axis."""
-        return [0 if axis.periodic else round(self.padding * len(axis.points)) for axis in grid.axes]
-
-    def _extend(self, v: Tensor, grid: Grid) -> Tensor:
-        added = self._added(grid)
-        if not any(added):
-            return v
-        return functional.pad(v, [0, 0, *(n for n in reversed(added) for _ in range(2))])
-
-    def _shorten(self, v: Tensor, grid: Grid) -> Tensor:
-        for axis, n in enumerate(self._added(grid), start=1):
+            v = layer(v, basis)
+        for axis, n in enumerate(added, start=1):
             v = v.narrow(axis, n, v.shape[axis] - 2 * n)
-        return v
+        return self.project(v).unflatten(-1, (self.steps, self.channels))[..., :steps, :].movedim(-2, 1)
 
 
 class FourierLayer(nn.Module):
@@ -145,25 +137,29 @@ class FourierLayer(nn.Module):
         self.gate = nn.Parameter(torch.ones(width)) if hidden else None
         self.activation = nn.Identity() if last else nn.GELU()
 
-    def forward(self, v: Tensor) -> Tensor:
+    def forward(self, v: Tensor, basis: FourierBasis) -> Tensor:
         """``(B, *space, width)`` to the same."""
-        h = self.activation(self.kernel(v) + self.skip(v))
-        if self.mlp is None:
+        h = self.activation(self.kernel(v, basis) + self.skip(v))
+        if self.mlp is None or self.gate is None:
             return h
         return self.activation(self.mlp(h) + self.gate * v)
 
 
-def _pointwise(inputs: int, hidden: int, outputs: int) -> nn.Module:
-    return MLP(inputs=inputs, hidden=hidden, outputs=outputs) if hidden else nn.Linear(inputs, outputs)
+class Coordinates(Positions):
+    """``(x - x_0) / L`` of each axis and a linear layer: the positions of the published FNO.
+
+    They jump where a periodic axis closes; :class:`physml.nn.positional.Harmonics` do not.
+    """
+
+    def build(self, axes: int, width: int) -> nn.Module:
+        return _Coordinates(axes, width)
 
 
-def _position(axis: Axis, index: int, axes: int, positions: Positions) -> Tensor:
-    """Coordinates of one axis, ``(1, ..., n, ..., 1, channels)``."""
-    x = axis.points
-    if positions == "fractions":
-        channels = [(x - x[0]) / axis.length]
-    else:
-        # The middle of an axis is known whether its points include the ends of the domain or are centres of cells.
-        angle = 2 * math.pi * x / axis.length if axis.periodic else math.pi * (0.5 + (x - 0.5 * (x[0] + x[-1])) / axis.length)
-        channels = [angle.sin(), angle.cos()]
-    return torch.stack(channels, -1).reshape(*[1] * index, len(x), *[1] * (axes - 1 - index), len(channels))
+class _Coordinates(nn.Module):
+    def __init__(self, axes: int, width: int) -> None:
+        super().__init__()
+        self.embed = nn.Linear(axes, width, bias=False)
+
+    def forward(self, grid: Grid) -> Tensor:
+        points = [((axis.points - axis.points[0]) / axis.length).to(self.embed.weight.dtype) for axis in grid.axes]
+        return self.embed(torch.stack(torch.meshgrid(*points, indexing="ij"), dim=-1))

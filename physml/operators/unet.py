@@ -1,4 +1,4 @@
-"""U-Net with residual blocks: Ronneberger et al. 2015, in the form of Gupta and Brandstetter 2022, arXiv:2209.15616."""
+"""U-Net with residual blocks: Ronneberger et al. 2015, in the form of Gupta and Brandstetter 2022, arXiv 2209.15616."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ from physml.operators.operator import Operator
 class UNet(Operator):
     r"""Residual convolutions on a ladder of grids, each half as fine as the one before, in one to three dimensions.
 
-    On the way down, every stage has ``blocks`` residual blocks and then a convolution of stride two; two blocks act on the
-    coarsest grid; on the way up, every stage has ``blocks + 1`` residual blocks, each of which also reads the output of its
-    counterpart on the way down, and then repeats each point twice along every axis and convolves. A residual block is
+    On the way down, every stage has ``blocks`` residual blocks and then a convolution of stride two. Two blocks act
+    on the coarsest grid. On the way up, every stage has ``blocks + 1`` residual blocks, each of which also reads the
+    output of its counterpart on the way down, and then repeats each point twice along every axis and convolves. A
+    residual block is
 
     .. math:: v' = S v + K_2 * \sigma(N_2 (K_1 * \sigma(N_1 v)))
 
     with :math:`K` kernels of three points along each axis, :math:`N` group normalisation, :math:`\sigma` the SiLU and
-    :math:`S` the identity, or a linear map where the number of channels changes. Ghost points of every convolution follow
-    the boundary kinds of the grid (see :mod:`physml.nn.padding`), so on a periodic grid the operator commutes with
-    translations by multiples of ``2 ** (len(multipliers) - 1)`` points.
+    :math:`S` the identity, or a linear map where the number of channels changes. Ghost points of every convolution
+    follow the boundary kinds of the grid (see :mod:`physml.nn.padding`), so on a periodic grid the operator commutes
+    with translations by multiples of ``2 ** (len(multipliers) - 1)`` points.
 
-    It has the layout of the modern U-Net of Gupta and Brandstetter, whose ``Unetmod-64`` has the defaults below. Differences:
-    ghost points by boundary instead of zeros, repetition and convolution instead of transposed convolution, SiLU instead of
-    GELU, residual blocks that start as :math:`S`.
+    It has the layout of the modern U-Net of Gupta and Brandstetter. Their ``Unetmod-64``, 144 million parameters, has
+    ``multipliers=(1, 2, 4, 16)``: its code multiplies the published (1, 2, 2, 4) up. Differences: ghost points by
+    boundary instead of zeros; repetition and convolution instead of transposed convolution; SiLU instead of GELU;
+    residual blocks that start as :math:`S`.
 
     Args:
         channels: number of fields C.
@@ -97,7 +99,6 @@ class UNet(Operator):
         self.last = Convolution(axes=axes, inputs=now, outputs=steps * channels)
         # Small, so that training starts near zero: the mean of the data, or persistence where increments are predicted.
         nn.init.normal_(self.last.kernel.weight, std=0.02)
-        nn.init.zeros_(self.last.kernel.bias)
 
     def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
         """``(B, T, *space, C)`` to ``(B, steps, *space, C)``."""
@@ -167,8 +168,8 @@ class ResidualBlock(nn.Module):
         self.norm1, self.norm2 = nn.GroupNorm(groups, inputs), nn.GroupNorm(groups, outputs)
         self.convolution1 = Convolution(axes=axes, inputs=inputs, outputs=outputs)
         self.convolution2 = Convolution(axes=axes, inputs=outputs, outputs=outputs)
-        nn.init.zeros_(self.convolution2.kernel.weight)
-        nn.init.zeros_(self.convolution2.kernel.bias)
+        for parameter in self.convolution2.parameters():
+            nn.init.zeros_(parameter)
         pointwise = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1]
         self.shortcut = nn.Identity() if inputs == outputs else pointwise(inputs, outputs, 1)
 

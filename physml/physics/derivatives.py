@@ -116,9 +116,8 @@ def velocity_from_vorticity(vorticity: Tensor, grid: Grid) -> Tensor:
     kx = on_axis(wavenumbers(grid.axes[0]), -2, values)
     ky = on_axis(wavenumbers(grid.axes[1], half=True), -1, values)
     squared = kx**2 + ky**2
-    squared[0, 0] = 1.0
+    squared[0, 0] = 1.0  # the mean of the stream function, whatever it is, has no slope
     stream = torch.fft.rfft2(values) / squared
-    stream[..., 0, 0] = 0.0
     u = torch.fft.irfft2(1j * _without_nyquist(ky, grid.shape[1], -1) * stream, s=grid.shape)
     v = torch.fft.irfft2(-1j * _without_nyquist(kx, grid.shape[0], -2) * stream, s=grid.shape)
     return torch.stack([u, v], -1)

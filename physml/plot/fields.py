@@ -30,7 +30,7 @@ _BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1.0}
 
 
 class Frames(Protocol):
-    """States in order, ``frames[i]`` being ``(*space, C)`` of lead ``i + 1``: an array, a tensor, or read when asked."""
+    """States in order: ``frames[i]`` is lead ``i + 1``, ``(*space, C)``. An array, a tensor, or read when asked for."""
 
     def __len__(self) -> int: ...
 
@@ -79,7 +79,10 @@ def chosen_leads(leads: Sequence[int] | None, length: int, count: int = 4) -> tu
     if leads is None:
         return tuple(int(lead) for lead in np.unique(np.geomspace(1, length, count).round().astype(int)))
     if not leads or min(leads) < 1 or max(leads) > length:
-        raise ValueError(f"leads: got {', '.join(map(str, leads))}, expected numbers from 1 to {length}; lead 1 is the first predicted frame.")
+        raise ValueError(
+            f"leads: got {', '.join(map(str, leads)) or 'none'}, expected numbers from 1 to {length}; lead 1 is the "
+            "first predicted frame."
+        )
     return tuple(leads)
 
 
@@ -157,7 +160,7 @@ class View:
 
     @property
     def to_scale(self) -> bool:
-        """Whether a length is as long to the right as up: where both axes have the same units, and no domain is a thread."""
+        """Whether a length is as long to the right as up: with equal units, unless the domain is a thread."""
         return self.axes[0].units == self.axes[1].units and 1 / _LONGEST <= self._ratio <= _LONGEST
 
     @property
@@ -254,7 +257,7 @@ def _compare_images(
 
     width, height = panel_size(len(leads), window.aspect)
     flat = height < 0.9
-    gap, wide, high = (0.16, 1.45, 2.15) if flat else (0.08, 1.35, 0.75)  # room for labels and bars
+    gap, wide, high = (0.16, 1.45, 2.15) if flat else (0.08, 1.6, 0.75)  # room for labels and bars
     figure = blank(len(leads) * (width + 0.08) + wide, len(rows) * (height + gap) + high, "compressed")
     grid = figure.subplots(len(rows), len(leads), squeeze=False, sharex=True, sharey=True)
     for column, lead in enumerate(leads):
@@ -283,7 +286,7 @@ def _compare_images(
     bars = [(states, window.title, [pane for name in list(rows)[:split] for pane in rows[name]], grid[:split])]
     if wrong:
         units = window.layout.fields[window.channel].units
-        text = label("error", units) + ("," if flat else "\n") + f" limits ±{float(error.norm.vmax or 0):.3g}"
+        text = label("error", units) + (", " if flat else "\n") + f"limits ±{float(error.norm.vmax or 0):.3g}"
         bars.append((error, text, [pane for row in wrong.values() for pane in row], grid[split:]))
     for colours, text, panes, part in reversed(bars):
         mappable, extend = ScalarMappable(colours.norm, colours.cmap), colours.arrows(panes)
@@ -325,7 +328,15 @@ def _compare_lines(
         if window.solid is not None:
             for ax in grid[:, column]:
                 ax.fill_between(
-                    x, 0, 1, where=window.solid, step="mid", transform=ax.get_xaxis_transform(), color=OBSTACLE, lw=0, label="obstacle"
+                    x,
+                    0,
+                    1,
+                    where=window.solid,
+                    step="mid",
+                    transform=ax.get_xaxis_transform(),
+                    color=OBSTACLE,
+                    lw=0,
+                    label="obstacle",
                 )
         grid[-1, column].set_xlabel(label(axis.name, axis.units))
     grid[0, 0].set_ylabel(window.title)

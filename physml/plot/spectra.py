@@ -14,6 +14,9 @@ from physml.physics.spectra import shell_limit
 from physml.plot.fields import chosen_leads
 from physml.plot.style import TRUTH, blank, label, lines, quantity, styled
 
+SPECTRA = ("energy_spectrum", "variance_spectrum")
+"""What is drawn: the first of these that the results hold."""
+
 
 @styled
 def energy(
@@ -21,21 +24,23 @@ def energy(
 ) -> Figure:
     """Energy spectra at several leads, one panel each, both axes logarithmic; the truth in black.
 
-    States without a velocity have no energy; the variance spectrum of their first field is shown. The wavenumber 0 has no
-    place on a logarithmic axis and is left out.
+    States without a velocity have no energy; the variance spectrum of their first field is shown. The wavenumber 0 has
+    no place on a logarithmic axis and is left out.
 
     Args:
         results: of :func:`physml.evaluate.evaluate`, by the name to show.
         leads: from 1; three between the first and the last if not given.
-        grid: of the states; a dashed line then marks two thirds of its smallest Nyquist wavenumber, the last shell of the
-            log-spectral error.
+        grid: of the states; a dashed line then marks two thirds of its smallest Nyquist wavenumber, the last shell of
+            the log-spectral error.
 
     Raises:
         ValueError: where the results hold no spectrum, as on grids without a uniform axis.
     """
-    name = next((n for n in ("energy_spectrum", "variance_spectrum") if all(n in table for table in results.values())), None)
+    name = next((name for name in SPECTRA if all(name in table for table in results.values())), None)
     if name is None or not results:
-        raise ValueError("results: got no spectra, expected tables of physml.evaluate for states on a grid with a uniform axis.")
+        raise ValueError(
+            "results: got no spectra, expected tables of physml.evaluate for states on a grid with a uniform axis."
+        )
     shown = chosen_leads(leads, min(table.sizes["lead"] for table in results.values()), 3)
     figure = blank(max(4.5, 2.3 * len(shown) + 0.6), 2.9)
     axes: list[Axes] = figure.subplots(1, len(shown), squeeze=False, sharex=True, sharey=True).ravel().tolist()
@@ -80,7 +85,14 @@ def _limit(axes: Sequence[Axes], table: xr.Dataset, name: str, grid: Grid | None
             ax.axvline(k[last], color="0.4", linewidth=0.8, linestyle="--")
             ax.set_xlim(right=1.5 * k[last])
             ax.annotate(
-                "2/3", (k[last], 0), (-3, 4), xycoords=("data", "axes fraction"), textcoords="offset points", ha="right", color="0.4", fontsize=8
+                "2/3",
+                (k[last], 0),
+                (-3, 4),
+                xycoords=("data", "axes fraction"),
+                textcoords="offset points",
+                ha="right",
+                color="0.4",
+                fontsize=8,
             )
         if counted.size:
             bottom, top = ax.get_ylim()

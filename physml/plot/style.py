@@ -1,15 +1,15 @@
 """How figures look, and how they reach the disk.
 
-Figures are made with the object interface of matplotlib: no window, no global state, no difference between a notebook and
-a machine without a screen. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; the truth is
-black.
+Figures are made with the object interface of matplotlib: no window, no global state, no difference between a notebook
+and a machine without a screen. Colours are those of Okabe and Ito (2008), which colour-blind readers tell apart; the
+truth is black.
 """
 
 from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,6 +19,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 DPI = 150
+MARGIN = 0.06
+"""Inches left around a figure when it is written."""
+
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 TRUTH = "black"
 OBSTACLE = "0.6"
@@ -27,7 +30,7 @@ OBSTACLE = "0.6"
 FIGURES, ANIMATIONS = (".png", ".pdf", ".svg"), (".gif", ".mp4")
 """Kinds of file that can be written."""
 
-STYLE: Mapping[str, Any] = {
+STYLE: Any = {
     "font.size": 9.0,
     "axes.titlesize": 9.0,
     "axes.labelsize": 9.0,
@@ -51,7 +54,7 @@ STYLE: Mapping[str, Any] = {
     "pdf.fonttype": 42,
 }
 
-styled = rc_context(dict(STYLE))
+styled = rc_context(STYLE)
 """Decorates a function that draws: the style holds inside and is gone afterwards."""
 
 
@@ -92,7 +95,7 @@ def quantity(value: float, units: str) -> str:
 def png(figure: Figure, dpi: int = DPI) -> bytes:
     """The figure as a PNG file in memory."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=MARGIN)
     return buffer.getvalue()
 
 
@@ -111,15 +114,15 @@ def save(figure: Figure, path: str | Path, dpi: int = DPI) -> Path:
     path = check_suffix(path, FIGURES)
     beside = _beside(path)
     try:
-        with rc_context(dict(STYLE)):
-            figure.savefig(beside, dpi=dpi)
+        with rc_context(STYLE):
+            figure.savefig(beside, dpi=dpi, bbox_inches="tight", pad_inches=MARGIN)
         os.replace(beside, path)
     finally:
         beside.unlink(missing_ok=True)
     return path
 
 
-def save_animation(animation: Animation, path: str | Path, fps: float = 12, dpi: int = 100) -> Path:
+def save_animation(animation: Animation, path: str | Path, fps: int = 12, dpi: int = 100) -> Path:
     """Write an animation; a file that was there is replaced whole.
 
     Args:

@@ -8,12 +8,13 @@ that the results were made with.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 from matplotlib.animation import FuncAnimation
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.cm import ScalarMappable
@@ -27,6 +28,9 @@ from physml.plot.style import OBSTACLE, TRUTH, blank, label, lines, styled
 
 NO_SKILL: Mapping[str, str] = {"nrmse": "prediction of zero", "vrmse": "mean of the truth"}
 """What scores 1."""
+
+Film: TypeAlias = tuple[Figure, Callable[[int], None]]
+"""A figure, and what draws a lead into it."""
 
 
 @styled
@@ -45,7 +49,7 @@ def error_growth(
     fields = _fields(results, metric, field)
     figure, axes = _panels(len(fields), share=metric != "rmse")
     look = lines(results)
-    final = {}
+    final: dict[str, float] = {}
     for ax, name in zip(axes, fields, strict=True):
         for model, table in results.items():
             curve = _over_samples(table, metric, name)
@@ -75,7 +79,7 @@ def correlation(results: Mapping[str, xr.Dataset], field: str | None = None) -> 
     fields = _fields(results, "correlation", field)
     figure, axes = _panels(len(fields), share=True)
     look = lines(results)
-    final = {}
+    final: dict[str, float] = {}
     for ax, name in zip(axes, fields, strict=True):
         for model, table in results.items():
             curve = _over_samples(table, "correlation", name, lost=0.0)
@@ -84,8 +88,14 @@ def correlation(results: Mapping[str, xr.Dataset], field: str | None = None) -> 
         for threshold in (0.8, 0.95):
             ax.axhline(threshold, color="0.4", linewidth=0.8, linestyle=":")
             ax.annotate(
-                f"{threshold:g}", (1, threshold), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-                va="center", color="0.4", fontsize=8,
+                f"{threshold:g}",
+                (1, threshold),
+                (3, 0),
+                xycoords=("axes fraction", "data"),
+                textcoords="offset points",
+                va="center",
+                color="0.4",
+                fontsize=8,
             )
         ax.set_ylabel("Pearson correlation" if len(fields) == 1 else f"Pearson correlation of {name}")
         ax.set_ylim(min(ax.get_ylim()[0], 0), 1.02)
@@ -109,7 +119,14 @@ def conserved(results: Mapping[str, xr.Dataset]) -> Figure:
     look = lines(results)
     for ax, (name, field) in zip(axes, names, strict=True):
         longest = max(results.values(), key=lambda table: float(table["lead_time"][-1]))
-        _draw(ax, longest, _over_samples(longest, f"{name}_truth", field, lost=None), {"color": TRUTH}, "truth", marks=False)
+        _draw(
+            ax,
+            longest,
+            _over_samples(longest, f"{name}_truth", field, lost=None),
+            {"color": TRUTH},
+            "truth",
+            marks=False,
+        )
         for model, table in results.items():
             _draw(ax, table, _over_samples(table, name, field), look[model], model)
         variable = first[name]
@@ -157,10 +174,10 @@ def animate(
 
     title = figure.suptitle(" ")  # made once, inside the style
 
-    def draw(lead: int) -> list[ScalarMappable]:
+    def draw(lead: int) -> list[Artist]:
         update(lead)
         title.set_text(f"{window.time(lead)} (lead {lead})" + (f", {window.where}" if window.where else ""))
-        return []
+        return [title]
 
     draw(shown[0])
     FigureCanvasAgg(figure).draw()
@@ -180,7 +197,10 @@ def _fields(results: Mapping[str, xr.Dataset], metric: str, field: str | None) -
     known = [str(name) for name in next(iter(results.values()))["field"].values]
     for model, table in results.items():
         if [str(name) for name in table["field"].values] != known:
-            raise ValueError(f"results: {model} has the fields {', '.join(map(str, table['field'].values))}, others have {', '.join(known)}.")
+            raise ValueError(
+                f"results: {model} has the fields {', '.join(map(str, table['field'].values))}, others have "
+                f"{', '.join(known)}; draw them apart."
+            )
     if field is not None and field not in known:
         raise ValueError(f"field: got {field!r}, expected one of {', '.join(known)}.")
     return known if field is None else [field]
@@ -197,7 +217,9 @@ def _over_samples(table: xr.Dataset, name: str, field: str | None, lost: float |
     values = np.where(np.isfinite(values), values, np.nan)
     about = table.attrs["physml"]
     span = (table.sizes["lead"] - 1) * int(about["stride"]) + 1
-    return bootstrap_interval(values, Units.of(table["trajectory"].values, table["frame"].values, span), **about["interval"])
+    return bootstrap_interval(
+        values, Units.of(table["trajectory"].values, table["frame"].values, span), **about["interval"]
+    )
 
 
 def _draw(ax: Axes, table: xr.Dataset, curve: Interval, look: Mapping[str, str], name: str, marks: bool = True) -> None:
@@ -211,7 +233,9 @@ def _draw(ax: Axes, table: xr.Dataset, curve: Interval, look: Mapping[str, str],
         before = [known[known <= index][-1] if (known <= index).any() else None for index in at]
         pairs = [(time[index], curve.mean[found]) for index, found in zip(at, before, strict=True) if found is not None]
         if pairs:
-            ax.plot(*zip(*pairs, strict=True), "x", color=look["color"], markersize=5, markeredgewidth=1.4, gid="unstable")
+            ax.plot(
+                *zip(*pairs, strict=True), "x", color=look["color"], markersize=5, markeredgewidth=1.4, gid="unstable"
+            )
 
 
 def _last(values: NDArray[np.float64]) -> float:
@@ -239,7 +263,9 @@ def _panels(count: int, share: bool) -> tuple[Figure, list[Axes]]:
     return figure, grid[:count]
 
 
-def _finish(figure: Figure, axes: Sequence[Axes], results: Mapping[str, xr.Dataset], order: Sequence[str], note: str = "") -> None:
+def _finish(
+    figure: Figure, axes: Sequence[Axes], results: Mapping[str, xr.Dataset], order: Sequence[str], note: str = ""
+) -> None:
     """What all figures of curves have: the time axis, a legend in the order of the curves, what the band is."""
     tables = list(results.values())
     end = max(float(table["lead_time"][-1]) for table in tables)
@@ -275,7 +301,7 @@ def _caption(tables: Sequence[xr.Dataset], note: str) -> str:
 # -------------------------------------------------------------------------------------------------------------- films
 
 
-def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]):  # type: ignore[no-untyped-def]
+def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]) -> Film:
     colours = Colours.of_states(sampled)
     columns = min(len(rows), 3 if window.aspect < 2.5 else 1)
     lines_of = -(-len(rows) // columns)
@@ -296,7 +322,14 @@ def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDA
         if index + columns >= len(rows):
             ax.set_xlabel(label(window.axes[0].name, window.axes[0].units))
             ax.tick_params(labelbottom=True)
-    figure.colorbar(ScalarMappable(colours.norm, colours.cmap), ax=axes, label=window.title, extend="both", aspect=14 * lines_of, pad=0.02)
+    figure.colorbar(
+        ScalarMappable(colours.norm, colours.cmap),
+        ax=axes,
+        label=window.title,
+        extend="both",
+        aspect=14 * lines_of,
+        pad=0.02,
+    )
 
     def update(lead: int) -> None:
         for image, text, (name, frames) in zip(images, texts, rows.items(), strict=True):
@@ -307,7 +340,7 @@ def _film_images(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDA
     return figure, update
 
 
-def _film_lines(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]):  # type: ignore[no-untyped-def]
+def _film_lines(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDArray[np.float64]]) -> Film:
     (axis,) = window.axes
     figure = blank(6.0, 3.2)
     ax = figure.subplots()
@@ -316,7 +349,15 @@ def _film_lines(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDAr
     drawn = {name: ax.plot(x, np.full(len(x), np.nan), label=name, **look[name])[0] for name in rows}
     if window.solid is not None:
         ax.fill_between(
-            x, 0, 1, where=window.solid, step="mid", transform=ax.get_xaxis_transform(), color=OBSTACLE, lw=0, label="obstacle"
+            x,
+            0,
+            1,
+            where=window.solid,
+            step="mid",
+            transform=ax.get_xaxis_transform(),
+            color=OBSTACLE,
+            lw=0,
+            label="obstacle",
         )
     room = 0.25 * (low_high[1] - low_high[0]) or 1.0
     ax.set_xlim(x[0], x[-1])

@@ -18,16 +18,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 import xarray as xr
 
 from physml.datasets.trajectories import Trajectories
-from physml.evaluate import load, summary
+from physml.evaluate import load
 from physml.plot import fields, save_animation, spectra, trajectories
-from physml.plot.style import png
+from physml.plot.style import DPI, png
 from physml.report.page import Drawn, render
 from physml.report.sample import Sample
-from physml.report.tables import table, tabulate
+from physml.report.tables import Results, Table, table, tabulate
 
+__all__ = ["Sample", "Table", "table", "tabulate", "write_report"]
+
+FORMAT = 1
+_FILM_FRAMES, _FILM_FPS = 36, 6
+_FIELDS = 4  # fields that are drawn, of states with many
 
 
 def write_report(
@@ -36,7 +42,7 @@ def write_report(
     *,
     rollouts: Mapping[str, str | Path] | None = None,
     truth: Trajectories | str | Path | None = None,
-    title: str = "Rollouts compared",
+    title: str = "Rollouts against the truth",
     notes: str | Sequence[str] = (),
     sample: int = 0,
 ) -> Path:
@@ -45,162 +51,208 @@ def write_report(
     Args:
         folder: made if missing; a report that was there is replaced, other files are left alone.
         evaluations: results of :func:`physml.evaluate.evaluate`, or folders that hold them, by the name to show.
-        rollouts: rollout stores by the same names; where not given, the stores that the results name, if they are still there.
-        truth: the data; where not given, the data that the rollouts name, if they are still there.
+        rollouts: rollout stores by the same names; where not given, those that the results name, if still there.
+        truth: the data; where not given, those that the rollouts name, if still there.
         title: of the page.
-        notes: paragraphs of plain text below the table.
+        notes: paragraphs of plain text above the table.
         sample: of the rollouts, to be shown as fields and film.
 
     Returns:
         The path of ``index.html``.
 
     Raises:
-        OSError: where the folder cannot be written, before anything is computed.
-        ValueError: where the results do not belong together, or the folder holds results of an evaluation.
+        OSError: where the folder cannot be written: before anything is computed, as far as that can be known.
+        ValueError: where the results do not belong together, or the folder holds the results of an evaluation.
     """
     folder = Path(folder)
-    _check_folder(folder)
+    _check(folder)
     results = {name: item if isinstance(item, xr.Dataset) else load(item) for name, item in evaluations.items()}
     made = tabulate(results)
     results = {name: results[name] for name in made.rows}
     stores, remarks = _stores(results, rollouts)
     samples = {name: Sample.open(path, sample, truth) for name, path in stores.items()}
-    figures = _figures(results, samples)
-    film = _film(samples)
-    provenance = _provenance(results, samples, truth)
+    figures = [*_curves(results, samples), *_states(samples)]
+    provenance = _provenance(results, samples)
     created = datetime.now(UTC).isoformat(" ", "seconds")
     paragraphs = [notes] if isinstance(notes, str) else list(notes)
-    page = _page(title, created, made, results, figures, film, provenance, paragraphs, remarks)
+    page = render(
+        title=title,
+        subtitle=f"{_subject(results)} {created}.",
+        paragraphs=paragraphs,
+        table=made,
+        remarks=remarks,
+        definitions=_definitions(made, results),
+        figures=figures,
+        provenance=provenance,
+    )
     metrics = {
         "kind": "report",
         "format": FORMAT,
         "title": title,
         "created": created,
         "columns": [
-            {"key": c.key, "heading": " ".join(c.heading).strip(), "units": c.units, "better": c.better, "definition": c.definition}
-            for c in made.columns
+            {
+                "key": column.key,
+                "heading": " ".join(filter(None, (column.group, column.part, column.detail))),
+                "units": column.units,
+                "better": column.better,
+                "definition": column.definition,
+            }
+            for column in made.columns
         ],
         "models": [
             {
                 "name": name,
-                "row": {key: {"value": c.value, "low": c.low, "high": c.high, "lost": c.lost, "mark": c.mark} for key, c in row.items()},
-                "summary": summary(results[name]),
+                "row": {
+                    key: {"value": cell.value, "low": cell.low, "high": cell.high, "lost": cell.lost, "mark": cell.mark}
+                    for key, cell in row.items()
+                },
+                "summary": made.summaries[name],
             }
             for name, row in made.rows.items()
         ],
         "notes": [*paragraphs, *made.notes, *remarks],
         "provenance": provenance,
     }
-    files = {f"figures/{figure.key}.png": figure.png for figure in figures}
-    if film:
-        files["animation.gif"] = film.png
+    files = {figure.name: figure.content for figure in figures}
     files["metrics.json"] = (json.dumps(metrics, indent=2, allow_nan=False) + "\n").encode()
     files["index.html"] = page.encode()
     _write(folder, files)
     return folder / "index.html"
 
 
-def _stores(results: _Results, rollouts: Mapping[str, str | Path] | None) -> tuple[dict[str, Path], list[str]]:
-    """Where the rollouts are; what is not there is said, not passed over."""
+def _stores(results: Results, rollouts: Mapping[str, str | Path] | None) -> tuple[dict[str, Path], list[str]]:
+    """Where the rollouts are, and in words which are gone."""
     if rollouts is not None:
         unknown = [name for name in rollouts if name not in results]
         if unknown:
-            raise ValueError(f"rollouts: got {', '.join(unknown)}, expected names of the results: {', '.join(results)}.")
+            raise ValueError(f"rollouts: got {', '.join(unknown)}, expected names of results: {', '.join(results)}.")
         return {name: Path(rollouts[name]) for name in results if name in rollouts}, []
-    found = {name: Path(table.attrs["physml"]["rollout"]) for name, table in results.items()}
-    gone = [f"The rollout of {name} is no longer at {path}; its fields are not shown." for name, path in found.items() if not path.exists()]
-    return {name: path for name, path in found.items() if path.exists()}, gone
+    named = {name: Path(results[name].attrs["physml"]["rollout"]) for name in results}
+    gone = [name for name, path in named.items() if not path.exists()]
+    remarks = [f"The rollout of {name} is no longer at {named[name]}; its states are not shown." for name in gone]
+    return {name: path for name, path in named.items() if name not in gone}, remarks
 
 
-def _figures(results: _Results, samples: Mapping[str, Sample]) -> list[Drawn]:
+# ----------------------------------------------------------------------------------------------------------- figures
+
+
+def _curves(results: Results, samples: Mapping[str, Sample]) -> list[Drawn]:
     made = [
-        Drawn("errors", png(trajectories.error_growth(results)), "Error over the lead time."),
-        Drawn("correlation", png(trajectories.correlation(results)), "Correlation with the truth over the lead time."),
-        Drawn("balances", png(trajectories.conserved(results)), "What the flow holds, over the lead time."),
+        _drawn("errors", trajectories.error_growth(results), "Error over the lead time."),
+        _drawn("correlation", trajectories.correlation(results), "Correlation with the truth over the lead time."),
+        _drawn("balances", trajectories.conserved(results), "What the states hold, over the lead time."),
     ]
-    if all("energy_spectrum" in t or "variance_spectrum" in t for t in results.values()):
-        grid = next((item.layout.grid for item in samples.values()), None)
-        made.append(
-            Drawn(
-                "spectra",
-                png(spectra.energy(results, grid=grid)),
-                "Spectra at three lead times"
-                + ("; the dashed line marks two thirds of the smallest Nyquist wavenumber, where the log-spectral error ends." if grid else "."),
-            )
-        )
+    if all(any(name in table for name in spectra.SPECTRA) for table in results.values()):
+        grid = next((sample.layout.grid for sample in samples.values()), None)
+        caption = "Spectra at three lead times, averaged over the stable samples."
+        if grid is not None:
+            caption += " The dashed line marks two thirds of the smallest Nyquist wavenumber."
+        made.append(_drawn("spectra", spectra.energy(results, grid=grid), caption))
+    return made
+
+
+def _states(samples: Mapping[str, Sample]) -> list[Drawn]:
+    """Each group of samples that have the same truth, and a film of the largest."""
+    made = []
     for number, group in enumerate(_groups(samples), 1):
         first = next(iter(group.values()))
         _, trajectory, frame, _ = first.origin
-        for index, field in enumerate(first.layout.fields[:4]):
-            picture = fields.compare(
-                first.truth, {name: item.prediction for name, item in group.items()}, first.layout, field=field.name
-            )
-            key = "fields" + (f"_{number}" if number > 1 else "") + (f"_{field.name}" if index else "")
-            caption = f"One sample (trajectory {trajectory}, first predicted frame {frame}): {field.name.replace('_', ' ')}."
-            made.append(Drawn(key, png(picture), caption))
+        where = f"One sample (trajectory {trajectory}, first predicted frame {frame})"
+        predictions = {name: sample.prediction for name, sample in group.items()}
+        for field in first.layout.names[:_FIELDS]:
+            figure = fields.compare(first.truth, predictions, first.layout, field=field)
+            name = f"fields_{field}" if number == 1 else f"fields_{field}_{number}"
+            made.append(_drawn(name, figure, f"{where}: {field.replace('_', ' ')}."))
+        if number == 1:
+            last = min(map(len, predictions.values()))
+            leads = np.unique(np.linspace(1, last, min(last, _FILM_FRAMES)).round().astype(int)).tolist()
+            film = trajectories.animate(first.truth, predictions, first.layout, leads=leads)
+            with tempfile.TemporaryDirectory() as scratch:
+                content = save_animation(film, Path(scratch) / "film.gif", fps=_FILM_FPS, dpi=96).read_bytes()
+            caption = f"{where}: {len(leads)} of {last} frames."
+            width = int.from_bytes(content[6:8], "little")  # of the GIF, made at 96 pixels an inch
+            made.append(Drawn("animation.gif", content, caption, width))
     return made
+
+
+def _drawn(name: str, figure: Any, caption: str) -> Drawn:
+    content = png(figure)
+    width = int.from_bytes(content[16:20], "big") * 96 // DPI  # of the PNG, on the page
+    return Drawn(f"figures/{name}.png", content, caption, width)
 
 
 def _groups(samples: Mapping[str, Sample]) -> list[dict[str, Sample]]:
     """Samples with the same truth at the same times, the largest group first."""
     groups: dict[tuple[str, int, int, int], dict[str, Sample]] = {}
-    for name, item in samples.items():
-        groups.setdefault(item.origin, {})[name] = item
+    for name, sample in samples.items():
+        groups.setdefault(sample.origin, {})[name] = sample
     return sorted(groups.values(), key=len, reverse=True)
 
 
-def _film(samples: Mapping[str, Sample]) -> Drawn | None:
-    if not samples:
-        return None
-    group = _groups(samples)[0]
-    first = next(iter(group.values()))
-    last = min(len(item.prediction) for item in group.values())
-    leads = np.unique(np.linspace(1, last, min(last, _FILM_FRAMES)).round().astype(int)).tolist()
-    film = trajectories.animate(first.truth, {n: item.prediction for n, item in group.items()}, first.layout, leads=leads)
-    with tempfile.TemporaryDirectory() as scratch:
-        path = save_animation(film, Path(scratch) / "film.gif", fps=_FILM_FPS, dpi=90)
-        return Drawn("animation", path.read_bytes(), f"The same sample, {len(leads)} of {last} frames.")
+# ------------------------------------------------------------------------------------------------------------- words
 
 
-def _provenance(
-    results: _Results, samples: Mapping[str, Sample], truth: Trajectories | str | Path | None
-) -> dict[str, Any]:
+def _subject(results: Results) -> str:
+    first = next(iter(results.values()))
+    about = first.attrs["physml"]
+    apart = f"{about['dt']:.4g} {about['time_units']}".rstrip()
+    return (
+        f"{about['source']['name']}, split {about['source']['split']}: {first.sizes['sample']} samples of "
+        f"{first.sizes['lead']} frames, {apart} apart."
+    )
+
+
+def _definitions(made: Table, results: Results) -> list[str]:
+    """Of every number in the table and every quantity in the figures."""
+    first = next(iter(results.values()))
+    balances = [name for name in ("kinetic_energy", "enstrophy") if name in first] or ["variance"]
+    drawn = ["nrmse", "correlation", *balances, *[name for name in spectra.SPECTRA if name in first][:1]]
+    return list(
+        dict.fromkeys([*(c.definition for c in made.columns), *(str(first[n].attrs["definition"]) for n in drawn)])
+    )
+
+
+def _provenance(results: Results, samples: Mapping[str, Sample]) -> dict[str, Any]:
     source = dict(next(iter(results.values())).attrs["physml"]["source"])
-    data = next((item.truth.data for item in samples.values() if isinstance(item.truth, _True)), None)
+    data = next((sample.truth.data for sample in samples.values() if sample.truth is not None), None)
     if data is not None:
-        source["parameters"] = {name: sorted({float(f"{v:.6g}") for v in np.asarray(values).ravel()})[:8] for name, values in data.parameters.items()}
-        source["made_by"] = json.loads(json.dumps(dict(data.provenance), default=str))
+        source["parameters"] = {
+            name: np.unique(np.asarray(values, dtype=np.float64))[:8].tolist()
+            for name, values in data.parameters.items()
+        }
+        source["provenance"] = json.loads(json.dumps(dict(data.provenance), default=str))
+    packages = ("physml", "torch", "numpy", "xarray", "zarr", "matplotlib")
     return {
         "data": source,
         "models": {name: table.attrs["physml"]["model"] for name, table in results.items()},
         "rollouts": {name: table.attrs["physml"]["rollout"] for name, table in results.items()},
-        "versions": {name: version(name) for name in ("physml", "torch", "numpy", "xarray", "zarr", "matplotlib")}
-        | {"python": platform.python_version()},
+        "versions": {name: version(name) for name in packages} | {"python": platform.python_version()},
         "machine": _machine(),
     }
 
 
 def _machine() -> str:
-    import torch
-
-    parts = [platform.system(), platform.machine(), f"{os.cpu_count()} processor cores"]
-    if torch.cuda.is_available():
-        parts.append(torch.cuda.get_device_name())
-    return ", ".join(parts)
+    parts = [platform.system(), platform.machine(), f"{os.cpu_count()} processors"]
+    return ", ".join(parts + ([torch.cuda.get_device_name()] if torch.cuda.is_available() else []))
 
 
+# ------------------------------------------------------------------------------------------------------------- files
 
 
-def _check_folder(folder: Path) -> None:
+def _check(folder: Path) -> None:
+    """Whether a report may be written here, found out without touching anything."""
     if (folder / "results.zarr").exists():
-        raise ValueError(f"folder: {folder} holds the results of an evaluation, whose metrics.json would be lost; give another one.")
+        raise ValueError(
+            f"folder: {folder} holds the results of an evaluation, which a report would mix with; give another."
+        )
     there = folder
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise NotADirectoryError(errno.ENOTDIR, "cannot write a report below a file; choose another folder", str(there))
+        raise NotADirectoryError(errno.ENOTDIR, "not a folder, so no report can be written in it", str(there))
     if not os.access(there, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "cannot write a report there; choose another folder", str(there))
+        raise PermissionError(errno.EACCES, "no permission to write a report there; choose another folder", str(there))
 
 
 def _write(folder: Path, files: Mapping[str, bytes]) -> None:
@@ -217,4 +269,5 @@ def _write(folder: Path, files: Mapping[str, bytes]) -> None:
                 beside.unlink(missing_ok=True)
     except OSError as problem:
         reason = problem.strerror or str(problem)
-        raise OSError(problem.errno, f"cannot write the report ({reason}); choose another folder", str(folder)) from None
+        text = f"cannot write the report ({reason}); choose another folder"
+        raise OSError(problem.errno, text, str(folder)) from None

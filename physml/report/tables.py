@@ -1,4 +1,4 @@
-"""The table of a report: one row for each model, which numbers are best, and as text for a terminal."""
+"""The table of a report: one row for each model, which numbers are best, and all of it as text for a terminal."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import shutil
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import xarray as xr
 
 from physml.evaluate import CORRELATIONS, DEFINITIONS, over_samples, summary
 
+Better = Literal["low", "high", "near zero"]
+Mark = Literal["best", "tie", ""]
 
 
 @dataclass(frozen=True)
@@ -22,16 +24,20 @@ class Column:
 
     Args:
         key: in ``metrics.json``.
-        heading: what is shared with neighbours, what is not, and at which time.
+        group: first line of the heading; neighbours may share it.
+        part: second line.
+        detail: third line, such as the lead time; may be empty.
         units: empty where there are none.
-        better: which way is good; ``None`` where models are not ranked.
+        better: which way is good; ``None`` where models are not ranked by it.
         definition: one printable sentence.
     """
 
     key: str
-    heading: tuple[str, str, str]
+    group: str
+    part: str
+    detail: str
     units: str
-    better: Literal["low", "high", "near zero"] | None
+    better: Better | None
     definition: str
 
 
@@ -41,11 +47,12 @@ class Cell:
 
     Args:
         value: ``None`` where it is not defined.
-        low, high: ends of the interval, ``None`` where it is not known.
+        low: lower end of the interval, ``None`` where it is not known.
+        high: upper end.
         text: as it is printed.
         below: printed below it, smaller.
-        lost: samples missing from the mean because they are unstable.
-        mark: ``best`` where it is, beyond doubt; ``tie`` where others' intervals overlap with that of the best.
+        lost: samples that are missing from the mean because they became unstable.
+        mark: ``best`` where it is, beyond doubt; ``tie`` where intervals overlap with that of the best.
     """
 
     value: float | None
@@ -54,28 +61,61 @@ class Cell:
     text: str = "–"
     below: str = ""
     lost: int = 0
-    mark: Literal["best", "tie", ""] = ""
+    mark: Mark = ""
 
 
 @dataclass(frozen=True)
 class Table:
-    """What is printed and written: rows in order, columns, and sentences for the space below."""
+    """What is printed and written.
+
+    Args:
+        columns: in order.
+        rows: cells by the key of their column, by the name of the model, best first.
+        notes: sentences for the space below.
+        summaries: of :func:`physml.evaluate.summary`, by the name of the model; what the cells were taken from.
+    """
 
     columns: tuple[Column, ...]
     rows: Mapping[str, Mapping[str, Cell]]
     notes: tuple[str, ...]
+    summaries: Mapping[str, Mapping[str, Any]]
 
 
-def tabulate(results: Mapping[str, xr.Dataset]) -> Table:
+Results: TypeAlias = Mapping[str, xr.Dataset]
+_Summaries: TypeAlias = Mapping[str, Mapping[str, Any]]
+_Made: TypeAlias = list[tuple[Column, dict[str, Cell]]]
+
+
+def tabulate(results: Results) -> Table:
     """The table of several results, sorted by the relative L2 error over the longest horizon that all have.
 
-    A model is marked as best where its interval overlaps with no other; otherwise all that overlap with it are marked as
-    tied. A mean over fewer samples than the rollout has, because some became unstable, is no candidate: those that are
-    left are the easy ones.
+    A model is best where its interval overlaps with no other; otherwise it is tied with all whose intervals overlap its
+    own. A mean from which unstable samples are missing is no candidate, as those that are left are the easier ones; it
+    can still keep another from being the best.
 
     Raises:
-        ValueError: where the results are of different data, for which no ranking has a meaning.
+        ValueError: where the results are of different data, so that no ranking has a meaning.
     """
+    _check(results)
+    told = {name: summary(table) for name, table in results.items()}
+    shared = sorted(set.intersection(*({int(h) for h in table["horizon"].values} for table in results.values())))
+    if not shared:
+        raise ValueError("results: no horizon is common to all of them; evaluate all with the same horizons.")
+    made = [
+        *_relative_l2(results, told, shared),
+        *_correlation_time(results, told),
+        *_spectral_error(results, told, shared[-1]),
+        *_drift(results, shared[-1]),
+        *_unstable(told),
+    ]
+    marked = {column.key: mark(cells, column.better) for column, cells in made}
+    last = {name: cell.value for name, cell in marked[f"relative_l2_{shared[-1]}"].items()}
+    order = sorted(results, key=lambda name: math.inf if last[name] is None else last[name])  # type: ignore[arg-type, return-value]
+    rows = {name: {key: cells[name] for key, cells in marked.items()} for name in order}
+    return Table(tuple(column for column, _ in made), rows, tuple(_notes(results, told)), told)
+
+
+def _check(results: Results) -> None:
     if not results:
         raise ValueError("results: got none, expected at least one table of physml.evaluate.")
     sources = {name: table.attrs["physml"]["source"] for name, table in results.items()}
@@ -86,192 +126,107 @@ def tabulate(results: Mapping[str, xr.Dataset]) -> Table:
                 f"results: {name} was measured on the data {source['path']} ({source['fingerprint']}), {first} on "
                 f"{sources[first]['path']} ({sources[first]['fingerprint']}); compare models on the same data."
             )
-    told = {name: summary(table) for name, table in results.items()}
-    shared = sorted(set.intersection(*({int(h) for h in table["horizon"].values} for table in results.values())))
-    if not shared:
-        raise ValueError("results: no horizon is common to all of them; evaluate with the same horizons.")
-    columns, rows = [], {name: {} for name in results}  # type: tuple[list[Column], dict[str, dict[str, Cell]]]
-    for maker in (_relative_l2, _correlation, _spectral, _drift, _unstable):
-        for column, cells in maker(results, told, shared):
-            columns.append(column)
-            for name, cell in _marked(cells, column.better).items():
-                rows[name][column.key] = cell
-    last = f"relative_l2_{shared[-1]}"
-    order = sorted(results, key=lambda name: _nan_last(rows[name][last].value))
-    return Table(tuple(columns), {name: rows[name] for name in order}, tuple(_notes(results, told)))
 
 
-_Made = list[tuple[Column, dict[str, Cell]]]
-_Results, _Told = Mapping[str, xr.Dataset], Mapping[str, Mapping[str, Any]]
+# ----------------------------------------------------------------------------------------------------------- columns
 
 
-def _relative_l2(results: _Results, told: _Told, shared: Sequence[int]) -> _Made:
-    shown = shared if len(shared) <= 3 else [shared[0], shared[len(shared) // 2], shared[-1]]
+def _relative_l2(results: Results, told: _Summaries, shared: Sequence[int]) -> _Made:
+    """The first, a middle and the last horizon; ``metrics.json`` has all."""
     made: _Made = []
-    for horizon in shown:
+    for horizon in sorted({shared[0], shared[len(shared) // 2], shared[-1]}):
         cells = {}
         for name, item in told.items():
             row = next(row for row in item["metrics"]["relative_l2"]["rows"] if row["horizon"] == horizon)
             cells[name] = _cell(row["mean"], row["low"], row["high"], lost=_lost(results[name], horizon))
         times = {float(table["lead_time"].sel(lead=horizon)) for table in results.values()}
-        time = _time_text(times.pop(), _any(told)["time_units"]) if len(times) == 1 else ""
-        heading = ("relative L2", f"{horizon} frame{'s' if horizon > 1 else ''}", time)
-        made.append((Column(f"relative_l2_{horizon}", heading, "", "low", DEFINITIONS["relative_l2"]), cells))
+        time = _time(times.pop(), _first(told)["time_units"]) if len(times) == 1 else ""
+        part = f"{horizon} frame{'s' if horizon > 1 else ''}"
+        column = Column(
+            f"relative_l2_{horizon}", "relative L2", part, time, "", "low", DEFINITIONS["relative_l2"]
+        )  # fmt: skip
+        made.append((column, cells))
     return made
 
 
-def _correlation(results: _Results, told: _Told, shared: Sequence[int]) -> _Made:
-    made: _Made = []
-    units = _any(told)["time_units"]
-    several = len(next(iter(results.values()))["field"]) > 1
+def _correlation_time(results: Results, told: _Summaries) -> _Made:
+    several = len(_first(results)["field"]) > 1
     definition = DEFINITIONS["correlation_time"] + (" The field that drops first is shown." if several else "")
+    made: _Made = []
     for threshold in CORRELATIONS:
         cells = {}
         for name, item in told.items():
-            found = [row for row in item["correlation_time"]["rows"] if row["threshold"] == threshold and row["time"] is not None]
-            if not found:
-                cells[name] = Cell(None)
-                continue
-            row = min(found, key=lambda row: (row["time"], not row["reached"]))
+            rows = [row for row in item["correlation_time"]["rows"] if row["threshold"] == threshold]
+            row = min(rows, key=lambda row: (math.inf if row["time"] is None else row["time"], not row["reached"]))
             cell = _cell(row["time"], row["low"], row["high"])
-            if not row["reached"]:
-                cell = replace(cell, text=f"> {cell.text}", below="not reached", low=None, high=None)
+            if not row["reached"] and row["time"] is not None:
+                cell = Cell(row["time"], text=f"> {cell.text}", below="not reached")
             elif several:
                 cell = replace(cell, below=f"{cell.below} {row['field'].replace('_', ' ')}".strip())
             cells[name] = cell
-        heading = ("correlation time", f"r < {threshold:g}", "")
-        made.append((Column(f"correlation_time_{threshold:g}", heading, units, "high", definition), cells))
+        key, units = f"correlation_time_{threshold:g}", _first(told)["time_units"]
+        made.append(
+            (Column(key, "correlation time", f"r < {threshold:g}", "", units, "high", definition), cells)
+        )  # fmt: skip
     return made
 
 
-def _spectral(results: _Results, told: _Told, shared: Sequence[int]) -> _Made:
-    if not all("log_spectral_error" in item["metrics"] for item in told.values()):
+def _spectral_error(results: Results, told: _Summaries, lead: int) -> _Made:
+    name = "log_spectral_error"
+    if not all(name in table for table in results.values()):
         return []
     cells = {}
-    for name, item in told.items():
-        rows = [row for row in item["metrics"]["log_spectral_error"]["rows"] if row["lead"] == shared[-1] and row["mean"] is not None]
-        worst = max(rows, key=lambda row: row["mean"], default=None)
-        cells[name] = Cell(None) if worst is None else _cell(worst["mean"], lost=_lost(results[name], shared[-1]))
-    definition = str(_any(told)["metrics"]["log_spectral_error"]["definition"])
-    if "field" in next(iter(results.values()))["log_spectral_error"].dims:
+    for model, item in told.items():
+        found = [
+            row["mean"] for row in item["metrics"][name]["rows"] if row["lead"] == lead and row["mean"] is not None
+        ]
+        cells[model] = _cell(max(found, default=None), lost=_lost(results[model], lead))
+    definition = str(_first(results)[name].attrs["definition"])
+    if "field" in _first(results)[name].dims:
         definition += " The field with the largest error is shown."
-    definition += " It belongs to a mean spectrum and has no interval, so that models are not ranked by it."
-    heading = ("log-spectral", "error", f"lead {shared[-1]}")
-    return [(Column("log_spectral_error", heading, "", None, definition), cells)]
+    definition += " Models are not ranked by it: it belongs to a mean spectrum and has no interval."
+    return [(Column(name, "log-spectral", "error", f"lead {lead}", "", None, definition), cells)]
 
 
-def _drift(results: _Results, told: _Told, shared: Sequence[int]) -> _Made:
-    first = next(iter(results.values()))
-    energy = "kinetic_energy" in first
-    name = "kinetic_energy" if energy else "variance"
+def _drift(results: Results, lead: int) -> _Made:
+    kind = "energy" if "kinetic_energy" in _first(results) else "variance"
+    name = "kinetic_energy" if kind == "energy" else "variance"
     cells = {}
     for model, table in results.items():
-        at = table.sel(lead=shared[-1])
-        ratio = at[name] / at[f"{name}_truth"] - 1
-        kept = table.assign(drift=ratio.where(np.isfinite(ratio)).expand_dims(lead=[shared[-1]])).sel(lead=[shared[-1]])
-        kept.attrs = table.attrs
-        worst = Cell(None)
-        for row in _drift_rows(kept):
-            cell = _cell(row["mean"], row["low"], row["high"], lost=_lost(table, shared[-1]), percent=True)
-            if worst.value is None or abs(cell.value or 0) > abs(worst.value):
-                worst = cell
-        cells[model] = worst
-    what = "kinetic energy" if energy else "variance of a field (the one that drifts most)"
+        at = table.sel(lead=[lead])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            at = at.assign(drift=at[name] / at[f"{name}_truth"] - 1)
+        found = over_samples(at, "drift").squeeze("lead")
+        parts = [np.atleast_1d(found[part].values).tolist() for part in ("mean", "low", "high")]
+        drifts = [_cell(*row, lost=_lost(table, lead), percent=True) for row in zip(*parts, strict=True)]
+        cells[model] = max(drifts, key=lambda cell: -1 if cell.value is None else abs(cell.value))
+    what = "kinetic energy" if kind == "energy" else "variance of a field (of the one that drifts most)"
     definition = (
-        f"{'Energy' if energy else 'Variance'} drift = {what} of the prediction over that of the truth, minus 1, at lead "
-        f"{shared[-1]}, mean over the stable samples; 0 is best."
+        f"{kind.capitalize()} drift = {what} of the prediction over that of the truth, minus 1, at lead {lead}, mean "
+        "over the stable samples; 0 is best."
     )
-    short = "energy" if energy else "variance"
-    return [(Column(f"{short}_drift", (short, "drift", f"lead {shared[-1]}"), "", "near zero", definition), cells)]
+    return [(Column(f"{kind}_drift", kind, "drift", f"lead {lead}", "", "near zero", definition), cells)]
 
 
-def _drift_rows(table: xr.Dataset) -> list[dict[str, Any]]:
-    found = over_samples(table, "drift").squeeze("lead")
-    columns = [np.atleast_1d(found[part].values) for part in ("mean", "low", "high", "samples")]
-    return [dict(zip(("mean", "low", "high", "samples"), map(_plain, row), strict=True)) for row in zip(*columns, strict=True)]
-
-
-def _unstable(results: _Results, told: _Told, shared: Sequence[int]) -> _Made:
+def _unstable(told: _Summaries) -> _Made:
     cells = {}
     for name, item in told.items():
-        blowups, units = item["blowups"], item["time_units"]
-        first = min((row["lead_time"] for row in blowups["rows"]), default=None)
-        cells[name] = Cell(
-            float(blowups["count"]),
-            text=f"{blowups['count']} of {item['samples']}",
-            below="" if first is None else f"from {_time_text(first, units)}",
-        )
+        count = item["blowups"]["count"]
+        first = min((row["lead_time"] for row in item["blowups"]["rows"]), default=None)
+        below = "" if first is None else f"from {_time(first, item['time_units'])}"
+        cells[name] = Cell(float(count), text=f"{count} of {item['samples']}", below=below)
     definition = f"Unstable = samples that are not stable up to the last lead. {DEFINITIONS['stable']}"
-    return [(Column("unstable", ("unstable", "samples", ""), "", None, definition), cells)]
+    return [(Column("unstable", "unstable", "samples", "", "", None, definition), cells)]
 
 
-def _marked(cells: Mapping[str, Cell], better: str | None) -> dict[str, Cell]:
-    """Mark the best, or those that cannot be told apart from it."""
-    if better is None or len(cells) < 2:
-        return dict(cells)
-
-    def cost(cell: Cell) -> tuple[float, float, float]:
-        """Value, low and high end of something that is best when small."""
-        assert cell.value is not None and cell.low is not None and cell.high is not None
-        if better == "high":
-            return -cell.value, -cell.high, -cell.low
-        if better == "near zero":
-            ends = abs(cell.low), abs(cell.high)
-            return abs(cell.value), 0.0 if cell.low <= 0 <= cell.high else min(ends), max(ends)
-        return cell.value, cell.low, cell.high
-
-    costs = {
-        name: cost(cell) for name, cell in cells.items() if None not in (cell.value, cell.low, cell.high) and not cell.lost
-    }
-    if len(costs) < 2 and len(costs) < len(cells):
-        return dict(cells)
-    best = min(costs, key=lambda name: costs[name][0])
-    tied = {name for name, (_, low, _) in costs.items() if name != best and low <= costs[best][2]}
-    marks: dict[str, Literal["best", "tie", ""]] = {best: "tie" if tied else "best"} | dict.fromkeys(tied, "tie")
-    return {name: replace(cell, mark=marks.get(name, "")) for name, cell in cells.items()}
-
-
-def _notes(results: _Results, told: _Told) -> list[str]:
-    """What a reader must know to trust the table."""
-    notes = []
-    item = _any(told)
-    interval = item["interval"]
-    if any(other["interval"]["units"] > 1 for other in told.values()):
-        notes.append(
-            f"In brackets: {100 * interval['confidence']:g} % bootstrap interval of the mean over {interval['units']} {interval['over']}."
-        )
-    else:
-        notes.append("Without intervals: all samples overlap within one trajectory.")
-    if any(int((table["unstable_from"].values > 0).sum()) for table in results.values()):
-        notes.append(
-            "†: mean over the samples that stayed stable, fewer than the rollout has; those left are the easier ones, so such a number is never marked as best."
-        )
-    tables = list(results.values())
-    starts = [set(zip(t["trajectory"].values.tolist(), t["frame"].values.tolist(), strict=True)) for t in tables]
-    if any(other != starts[0] for other in starts[1:]):
-        notes.append("The models did not start from the same frames (they read different numbers of frames, or were rolled out with other options).")
-    if len({round(float(t["lead_time"][0]), 9) for t in tables}) > 1:
-        notes.append("The frames of the models are not equally far apart: compare them by time, not by number of frames.")
-    if len({t.attrs["physml"]["source"]["split"] for t in tables}) > 1:
-        notes.append("The models were rolled out over different splits: " + ", ".join(f"{n}: {t.attrs['physml']['source']['split']}" for n, t in results.items()) + ".")
-    return notes
-
-
-def _marks(best: str, made: Table) -> list[str]:
-    """What the marks mean, ``best`` being how the best is shown; nothing where there are none."""
-    found = {cell.mark for row in made.rows.values() for cell in row.values()}
-    told = [f"{best}: best, its interval overlaps with no other."] if "best" in found else []
-    return told + (["≈: its interval overlaps with that of the best; the samples do not tell them apart."] if "tie" in found else [])
+def _first(items: Mapping[str, Any]) -> Any:
+    return next(iter(items.values()))
 
 
 def _lost(table: xr.Dataset, lead: int) -> int:
     """Samples with a truth at this lead that are no longer stable."""
     at = table.sel(lead=lead)
     return int((at["compared"] & ~at["stable"]).sum())
-
-
-def _any(told: _Told) -> Mapping[str, Any]:
-    return next(iter(told.values()))
 
 
 def _cell(
@@ -290,37 +245,108 @@ def _number(value: float, digits: int = 3, sign: str = "") -> str:
     """So many significant digits."""
     if value == 0:
         return "0"
-    if not 1e-3 <= abs(value) < 1e4:
-        return f"{value:{sign}.{digits - 1}e}"
-    return f"{value:{sign}.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"
+    scientific = f"{value:{sign}.{digits - 1}e}"
+    exponent = int(scientific.partition("e")[2])
+    return f"{value:{sign}.{max(0, digits - 1 - exponent)}f}" if -4 < exponent < 4 else scientific
 
 
-def _time_text(value: float, units: str) -> str:
+def _time(value: float, units: str) -> str:
     return f"t = {value:.4g} {units}".rstrip()
 
 
-def _plain(value: Any) -> Any:
-    value = value.item()
-    return value if math.isfinite(value) else None
+# ------------------------------------------------------------------------------------------------------------- marks
 
 
-def _nan_last(value: float | None) -> float:
-    return math.inf if value is None else value
+def mark(cells: Mapping[str, Cell], better: Better | None) -> dict[str, Cell]:
+    """The cells of one column with the best marked, or those that cannot be told apart from it."""
+    costs = {name: cost for name, cell in cells.items() if (cost := _cost(cell, better)) is not None}
+    complete = {name: cost for name, cost in costs.items() if not cells[name].lost}
+    if not complete or len(cells) < 2:
+        return dict(cells)
+    best = min(complete, key=lambda name: complete[name][0])
+    high = complete[best][2]
+    tied = {name for name, (_, low, _) in complete.items() if name != best and low <= high}
+    # Neither a rival without an interval nor one whose remaining samples look as good has been beaten.
+    unbeaten = any(
+        cell.value is not None and name not in complete and (name not in costs or costs[name][1] <= high)
+        for name, cell in cells.items()
+    )
+    if unbeaten and not tied:
+        return dict(cells)
+    marks: dict[str, Mark] = {best: "tie" if tied else "best"}
+    for name in tied:
+        marks[name] = "tie"
+    return {name: replace(cell, mark=marks.get(name, "")) for name, cell in cells.items()}
 
 
-def table(results: Mapping[str, xr.Dataset], *, width: int | None = None, definitions: bool = True) -> str:
-    """The table as text for a terminal.
+def _cost(cell: Cell, better: Better | None) -> tuple[float, float, float] | None:
+    """Value, lower and upper end of something that is best when small; ``None`` where they are not known."""
+    if better is None or cell.value is None or cell.low is None or cell.high is None:
+        return None
+    if better == "high":
+        return -cell.value, -cell.high, -cell.low
+    if better == "near zero":
+        ends = abs(cell.low), abs(cell.high)
+        return abs(cell.value), 0.0 if cell.low <= 0 <= cell.high else min(ends), max(ends)
+    return cell.value, cell.low, cell.high
+
+
+def marks(best: str, made: Table) -> list[str]:
+    """What the marks mean, ``best`` being how the best is shown; nothing where there are none."""
+    found = {cell.mark for row in made.rows.values() for cell in row.values()}
+    told = []
+    if "best" in found:
+        told.append(f"{best}: best, its interval overlaps with no other.")
+    if "tie" in found:
+        told.append("≈: its interval overlaps with that of the best; the samples do not tell them apart.")
+    return told
+
+
+def _notes(results: Results, told: _Summaries) -> list[str]:
+    """What a reader must know to trust the table."""
+    tables, about = list(results.values()), _first(told)["interval"]
+    notes = ["No intervals: all samples overlap within one trajectory."]
+    if about["units"] > 1:
+        notes = [
+            f"In brackets: {100 * about['confidence']:g} % bootstrap interval of the mean over {about['units']} "
+            f"{about['over']}."
+        ]
+    if any((table["unstable_from"].values > 0).any() for table in tables):
+        notes.append(
+            "†: mean over the samples that stayed stable only; they are the easier ones, so that such a number is "
+            "never marked as best."
+        )
+    starts = [set(zip(t["trajectory"].values.tolist(), t["frame"].values.tolist(), strict=True)) for t in tables]
+    if any(other != starts[0] for other in starts):
+        notes.append(
+            "The models did not start from the same frames: they read different numbers of frames, or were rolled out "
+            "with other options."
+        )
+    if len({round(float(table["lead_time"][0]), 9) for table in tables}) > 1:
+        notes.append("The frames of the models are not equally far apart: compare by time, not by number of frames.")
+    splits = {name: table.attrs["physml"]["source"]["split"] for name, table in results.items()}
+    if len(set(splits.values())) > 1:
+        listed = ", ".join(f"{name}: {split}" for name, split in splits.items())
+        notes.append(f"The models were rolled out over different splits ({listed}).")
+    return notes
+
+
+# -------------------------------------------------------------------------------------------------------------- text
+
+
+def table(results: Results, *, width: int | None = None, definitions: bool = True) -> str:
+    """The table as text for a terminal: a row for each model, or a column for each where rows would be too wide.
 
     Args:
         results: of :func:`physml.evaluate.evaluate`, by the name to show.
-        width: columns of the terminal; found out where not given. Where the table is wider, each model is a block of lines.
+        width: characters in a line; those of the terminal where not given.
         definitions: print below what every number means.
     """
     made = tabulate(results)
     width = width or shutil.get_terminal_size((100, 24)).columns
     layouts = (_rows_of_models(made), _columns_of_models(made))
-    text = next((lines for lines in layouts if max(map(len, lines)) <= width), None) or _blocks(made)
-    notes = [*_marks("*x*", made), *made.notes]
+    text = next((lines for lines in layouts if max(map(len, lines)) <= width), None) or _one_by_one(made)
+    notes = [*marks("*x*", made), *made.notes]
     if definitions:
         notes += ["", *dict.fromkeys(column.definition for column in made.columns)]
     return "\n".join([*text, "", *(line for note in notes for line in textwrap.wrap(note, width) or [""])])
@@ -333,37 +359,35 @@ def _shown(cell: Cell) -> list[str]:
 def _rows_of_models(made: Table) -> list[str]:
     head, before = [["", "", "model"]], ""
     for column in made.columns:
-        group, part, detail = column.heading
-        head.append(["" if group == before else group, part, detail or (f"({column.units})" if column.units else "")])
-        before = group
+        units = f"({column.units})" if column.units else ""
+        head.append(["" if column.group == before else column.group, column.part, column.detail or units])
+        before = column.group
     body = [[[name], *(_shown(row[column.key]) for column in made.columns)] for name, row in made.rows.items()]
     return _aligned([head, *body])
 
 
 def _columns_of_models(made: Table) -> list[str]:
+    groups = [column.group for column in made.columns]
     body = []
     for column in made.columns:
-        group, part, detail = column.heading
-        named = f"{group}, {part}" + (f" ({column.units})" if column.units else "")
-        body.append([[named, f"  {detail}" if detail else ""], *(_shown(row[column.key]) for row in made.rows.values())])
+        between = ", " if groups.count(column.group) > 1 else " "
+        named = f"{column.group}{between}{column.part}" + (f" ({column.units})" if column.units else "")
+        cells = [_shown(row[column.key]) for row in made.rows.values()]
+        body.append([[named, f"  {column.detail}" if column.detail else ""], *cells])
     return _aligned([[[""], *([name] for name in made.rows)], *body])
 
 
+def _one_by_one(made: Table) -> list[str]:
+    single = [replace(made, rows={name: row}) for name, row in made.rows.items()]
+    return [line for part in single for line in _columns_of_models(part)]
+
+
 def _aligned(rows: Sequence[Sequence[Sequence[str]]]) -> list[str]:
-    """Rows of cells of lines, in columns; the headings of the first row stand on its lowest line."""
+    """Rows of cells, each of several lines, in columns."""
     widths = [max(len(line) for row in rows for line in row[index]) for index in range(len(rows[0]))]
     lines = []
     for row in rows:
-        height = max(map(len, row))
-        for index in range(height):
+        for index in range(max(map(len, row))):
             cells = [cell[index] if index < len(cell) else "" for cell in row]
             lines.append("  ".join(text.ljust(size) for text, size in zip(cells, widths, strict=True)).rstrip())
     return [line for line in lines if line]
-
-
-def _blocks(made: Table) -> list[str]:
-    """One model after the other, for narrow terminals."""
-    single = [Table(made.columns, {name: row}, ()) for name, row in made.rows.items()]
-    return [line for table in single for line in _columns_of_models(table)]
-
-

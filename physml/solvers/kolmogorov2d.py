@@ -52,8 +52,13 @@ class Kolmogorov2D(Solver):
     field without the waves that the stored grid cannot carry. The seed of a trajectory decides its initial field.
 
     **Good values.** ``Kolmogorov2D(trajectories=120, frames=160, grid=256, solve_grid=512, step=1/512)`` is the
-    source's flow. The step must keep :math:`|u|_{\max}\,\Delta t\,s/3` below 2.8. With n = 8, :math:`|u|_{\max}` is
-    about 3, with n = 4 about 5.
+    source's flow. With ``reynolds=200, forcing_wavenumber=4, frame_interval=1/8, step=1/96, warmup_time=5`` 64 points
+    resolve the flow and solving at 128 is enough: a small data set to learn from. The step must keep
+    :math:`|u|_{\max}\,\Delta t\,s/3` below 2.8; with n = 8, :math:`|u|_{\max}` is about 3, with n = 4 about 5.
+
+    **Cost.** On one processor core 0.4 ms per trajectory and step at s = 128 in float32, 0.65 ms in float64, best in
+    batches of about five, which stay in its cache. On an H100, 120 trajectories at s = 512 take 10 ms a step in
+    float32, 18 ms in float64. At s = 128, float32 changes a frame by 1e-6 of itself after a time of two.
 
     Args:
         trajectories: how many.
@@ -178,6 +183,7 @@ class Kolmogorov2D(Solver):
         which = trajectory % len(self.reynolds) if len(self.reynolds) > 1 else torch.zeros_like(trajectory[:1])
         decay, half, stage, first, middle, last = (table[which] for table in tables.time)
         w = _real(state["vorticity"])
+        # The names of etdrk4; b is written over base and c over a.
         for _ in range(self.steps):
             n1 = self._nonlinear(w, tables)
             base = half * w

@@ -67,6 +67,7 @@ class Former(Operator):
         kinds: Sequence[Kind] | None = None,
         inner: Operator | None = None,
         anything: Any = None,
+        either: list[int] | list[str] | None = None,
     ) -> None: ...
 
     def predict(self) -> None: ...
@@ -399,6 +400,10 @@ CASES: dict[str, tuple[str, Any, str | None]] = {
     "mapping": ("model.operator.init_args.weights", {"a": 1.0}, None),
     "text in mapping": ("model.operator.init_args.weights", {"a": "b"}, "weights.a: got 'b'"),
     "list for mapping": ("model.operator.init_args.weights", [1], "expected: a mapping"),
+    "either list": ("model.operator.init_args.either", ["a"], None),
+    "neither list": ("model.operator.init_args.either", [[1]], "either[0]: got [1]"),
+    "anything": ("model.operator.init_args.anything", {"a": [1, "b"]}, None),
+    "class path in a mapping": ("model.operator.init_args.weights", {"class_path": 1.0}, None),
     "member": ("model.operator.init_args.kinds", ["WALL"], None),
     "no member": ("model.operator.init_args.kinds", ["WAL"], "did you mean 'WALL'?"),
     "nested": ("model.operator.init_args.inner", {"class_path": f"{HERE}.OpenEnded"}, None),

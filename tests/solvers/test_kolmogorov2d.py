@@ -212,8 +212,8 @@ def test_the_product_is_free_of_aliases() -> None:
     theirs = fine.advance({**state, "vorticity": wide})["vorticity"] - wide
     kept = ours[:, :, [*range(16), *range(-15, 0)]] != 0
     difference = (theirs[:, :16, [*range(16), *range(-15, 0)]] - ours[:, :, [*range(16), *range(-15, 0)]])[kept]
-    # Rounding of w over that of tiny times its rate: 1e-16 / 1e-6.
-    assert difference.abs().norm() < 1e-8 * ours.abs().norm()
+    # What the finer waves act back within a step is of the order of the step itself; an alias is of order one.
+    assert difference.abs().norm() < 1e-5 * ours.abs().norm()
     assert kept.sum() > 2 * 300
 
 
@@ -313,6 +313,16 @@ def test_too_long_a_step_is_an_error_that_names_the_trajectories() -> None:
         solver.advance(state)
     state["vorticity"][0, 1, 1] = math.nan
     with pytest.raises(ValueError, match=r"trajectories \[4, 0\].*nan.*reduce step"):
+        solver.advance(state)
+
+
+def test_the_courant_number_is_that_of_the_flow() -> None:
+    """Shear u = U sin(2y), decaying at the rate 4/Re + drag: |u| step s/3 is known."""
+    solver = make(forcing_amplitude=0.0, reynolds=40.0, drag=0.1, step=1 / 16)
+    state = quiet(solver)
+    state["vorticity"][0, 2, 0] = -2 * 10 / 2  # -2 U cos(2y), half of it in the wave that is not stored
+    expected = 10 * math.exp(-0.2 * 0.25) / 16 * 48 / 3
+    with pytest.raises(ValueError, match=rf"reach \|u\| step s/3 = \[{expected:.2f}\]"):
         solver.advance(state)
 
 
