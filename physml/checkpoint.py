@@ -11,13 +11,12 @@ import pickle
 import platform
 import warnings
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from physml.configured import rebuild
+from physml.configured import rebuild, version_of
 from physml.emulator import Emulator, Origin
 from physml.fields import Layout
 from physml.normalise import Normaliser
@@ -43,7 +42,7 @@ def describe(emulator: Emulator, config: Mapping[str, Any] | None = None) -> dic
             "fingerprint": origin.fingerprint,
         },
         "config": dict(config or {}),
-        "versions": {name: version(name) for name in ("physml", "torch", "lightning")}
+        "versions": {name: version_of(name) for name in ("physml", "torch", "lightning")}
         | {"python": platform.python_version()},
     }
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
 
@@ -45,6 +46,14 @@ def _plain(value: Any) -> Any:
     raise TypeError(
         f"a configuration holds plain values, got {type(value).__name__}: pass a number, a string or an object."
     )
+
+
+def version_of(package: str) -> str:
+    """The installed version of a package, for provenance; ``source`` where it runs without being installed."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "source"
 
 
 def find(class_path: str, kind: type) -> type:

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from torch import Tensor
 from physml.datasets.store import FORMAT, add_coordinate, consolidate, create_state, open_group, read_state
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Windows
+from physml.configured import version_of
 from physml.emulator import Emulator
 from physml.fields import Grid, Layout
 
@@ -96,6 +96,7 @@ def write_rollout(
     split: str = "test",
     starts: int | None = None,
     start: Sequence[int] | None = None,
+    history: int | None = None,
     batch: int = 16,
     model: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -115,6 +116,9 @@ def write_rollout(
         split: of ``data``.
         starts: initial states for each segment of the split, evenly spread and not overlapping while there is room.
         start: instead, first known frames counted from the segment's beginning.
+        history: known frames of each sample, at least as many as the emulator reads, which takes the last of them. Models
+            that read different numbers of frames start at the same instants if they are given the same history; as many
+            as the emulator reads if not given.
         batch: samples advanced at once.
         model: recorded as provenance, plain values.
         progress: called with frames written and frames in total.
@@ -123,7 +127,10 @@ def write_rollout(
         The path written.
     """
     out, stride = Path(out), frame_stride(emulator, data)
-    places = _places(emulator, data, split, stride, steps, starts, start)
+    history = emulator.frames if history is None else history
+    if history < emulator.frames:
+        raise ValueError(f"history: got {history}, the emulator reads {emulator.frames} frames; give at least as many.")
+    places = _places(history, data, split, stride, steps, starts, start)
     layout = data.layout
     layout = Layout(layout.fields, layout.grid, layout.dt * stride, layout.time_units)
     about = {
@@ -133,7 +140,7 @@ def write_rollout(
         "layout": layout.to_plain(),
         "source": {"path": data.path, "name": data.name, "fingerprint": data.fingerprint, "split": split},
         "trained_on": emulator.origin.fingerprint if emulator.origin else "",
-        "known_frames": emulator.frames,
+        "known_frames": history,
         "frames_per_call": emulator.steps,
         "steps": steps,
         "stride": stride,
@@ -155,7 +162,8 @@ def write_rollout(
         progress(rows.start * steps + finished * len(rows), total)
         if finished == steps:
             continue
-        window = np.stack([_known(emulator, data, state, out, row, places[row], stride, finished) for row in rows])
+        begins = [(row, begin + stride * (history - emulator.frames)) for row, begin in places]
+        window = np.stack([_known(emulator, data, state, out, row, begins[row], stride, finished) for row in rows])
         window = np.where(np.isfinite(window), window, 0.0)
         frames = rollout(emulator, torch.from_numpy(window).to(device), steps - finished, grid)
         block: list[np.ndarray] = []
@@ -181,7 +189,7 @@ def write_rollout(
 
 
 def _places(
-    emulator: Emulator,
+    known: int,
     data: Trajectories,
     split: str,
     stride: int,
@@ -194,9 +202,9 @@ def _places(
         raise ValueError(f"steps: got {steps}, expected at least 1.")
     segments = data.segments_of(split)
     if start is None:
-        windows = Windows(data, segments, emulator.frames + steps, stride, starts or 1)
+        windows = Windows(data, segments, known + steps, stride, starts or 1)
         return [windows.place(index) for index in range(len(windows))]
-    span = stride * (emulator.frames - 1) + 1
+    span = stride * (known - 1) + 1
     places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]
     if not places or min(start) < 0:
         raise ValueError(
@@ -278,4 +286,4 @@ def _digest(emulator: Emulator) -> str:
 
 
 def _versions() -> dict[str, str]:
-    return {name: version(name) for name in ("physml", "torch", "zarr")}
+    return {name: version_of(name) for name in ("physml", "torch", "zarr")}

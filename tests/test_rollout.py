@@ -158,6 +158,20 @@ def test_data_of_another_kind_are_refused(store: TrajectoryStore, tmp_path: Path
         frame_stride(emulator, make_store(tmp_path / "b.zarr"))
 
 
+def test_models_with_the_same_history_start_together(store: TrajectoryStore, tmp_path: Path) -> None:
+    paths = [
+        write_rollout(trained(Shift(dt=store.layout.dt, frames=n), store), store, tmp_path / f"{n}.zarr", steps=4, history=3)
+        for n in (1, 3)
+    ]
+    one, three = (xarray.open_zarr(path) for path in paths)
+    assert one.frame.values.tolist() == three.frame.values.tolist()
+    truth = store.read(int(one.trajectory[0]), int(one.frame[0]), int(one.frame[0]) + 4)
+    for opened in (one, three):
+        np.testing.assert_allclose(opened.state[0].values, truth, atol=2e-5)
+    with pytest.raises(ValueError, match="history: got 2, the emulator reads 3"):
+        write_rollout(trained(Shift(dt=0.25, frames=3), store), store, tmp_path / "x.zarr", steps=4, history=2)
+
+
 def test_starts_are_counted_from_the_segment(store: TrajectoryStore, tmp_path: Path) -> None:
     emulator = trained(Shift(dt=store.layout.dt), store)
     opened = xarray.open_zarr(write_rollout(emulator, store, tmp_path / "x.zarr", steps=4, start=[0, 5]))

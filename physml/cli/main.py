@@ -18,6 +18,10 @@ from typing import Any, NoReturn
 from physml.cli.errors import UserError, did_you_mean, missing, nearest, report
 
 
+PERSISTENCE = "persistence"
+"""Instead of a checkpoint of ``physml rollout``: the forecast that nothing changes, which needs no training."""
+
+
 @dataclass(frozen=True)
 class Command:
     """One command.
@@ -111,11 +115,6 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _fit(parser: argparse.ArgumentParser) -> None:
-    _experiment(parser)
-    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CKPT", help="go on from this checkpoint")
-
-
 def _measure(parser: argparse.ArgumentParser) -> None:
     _experiment(parser)
     parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CKPT", help="weights to measure")
@@ -128,13 +127,14 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 
 def _rollout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of 'physml fit'")
+    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of 'physml fit', or: persistence")
     parser.add_argument("--data", type=Path, required=True, metavar="STORE", help="where the first frames come from")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--start", type=_indices, metavar="0,10", help="frames of each trajectory to start at")
     start.add_argument("--starts", type=_count, metavar="N", help="or: starts, spread over each trajectory")
     parser.add_argument("--steps", type=_count, required=True, metavar="N", help="frames to predict")
+    parser.add_argument("--history", type=_count, metavar="N", help="known frames: models given as many start together")
     parser.add_argument("--out", type=Path, required=True, metavar="X.zarr", help="the store to write")
 
 
@@ -194,8 +194,8 @@ _TRAIN, _USE, _DATA, _MACHINE = "train", "use what was trained", "data", "this m
 
 COMMANDS: dict[str, Command] = {
     "fit": Command(
-        _TRAIN, "train the operator of an experiment", _YAML,
-        "-c experiments/demo/factformer.yaml --trainer.max_steps 100", _fit, "physml.cli.training_commands:fit",
+        _TRAIN, "train the operator of an experiment, or continue where it stopped", "-c YAML [--KEY VALUE ...]",
+        "-c experiments/demo/factformer.yaml --trainer.max_steps 100", _experiment, "physml.cli.training_commands:fit",
     ),
     "validate": Command(
         _TRAIN, "measure a checkpoint on the validation split", _YAML,
@@ -214,7 +214,7 @@ COMMANDS: dict[str, Command] = {
     ),
     "rollout": Command(
         _USE, "predict from a checkpoint, frame after frame",
-        "CKPT --data STORE [--split test] [--start 0,10 | --starts 5] --steps N --out X.zarr",
+        "CKPT --data STORE [--split test] [--start 0,10 | --starts 5] [--history N] --steps N --out X.zarr",
         "runs/demo/factformer/best.ckpt --data kolmogorov2d/demo.zarr --steps 64 --out x.zarr",
         _rollout,
         "physml.cli.results_commands:rollout",
@@ -420,7 +420,10 @@ def _check_paths(arguments: argparse.Namespace) -> None:
     """Whether what is read exists and what is written can be written."""
     given: dict[str, Any] = vars(arguments)
     for name, kind in (("config", "file"), ("checkpoint", "checkpoint"), ("rollout", "rollout")):
-        if (path := given.get(name)) is not None and not path.exists():
+        path = given.get(name)
+        if path is None or (name == "checkpoint" and given["command"] == "rollout" and str(path) == PERSISTENCE):
+            continue
+        if not path.exists():
             raise missing(path, kind)
     for folder in given.get("folders") or ():
         if not folder.is_dir():

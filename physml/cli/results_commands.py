@@ -20,6 +20,7 @@ from physml import report
 from physml.checkpoint import load
 from physml.checkpoint import read as read_checkpoint
 from physml.cli.errors import UserError
+from physml.cli.main import PERSISTENCE
 from physml.datasets.opening import open_trajectories
 from physml.datasets.store import open_group
 from physml.datasets.trajectories import Trajectories
@@ -33,9 +34,6 @@ from physml.operators import Persistence
 from physml.plot import fields, save, save_animation, spectra, trajectories
 from physml.plot.style import ANIMATIONS, FIGURES, check_suffix
 from physml.rollout import write_rollout
-
-PERSISTENCE = "persistence"
-"""Instead of a checkpoint: the forecast that nothing changes, which needs no training."""
 
 _BATCH = 16
 _TOLD = 8  # blown-up samples that are listed
@@ -57,6 +55,7 @@ def rollout(arguments: argparse.Namespace) -> int:
                 split=arguments.split,
                 starts=arguments.starts,
                 start=arguments.start,
+                history=arguments.history,
                 batch=batch,
                 model=model,
                 progress=progress,

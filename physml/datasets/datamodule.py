@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
@@ -49,7 +49,7 @@ class TrajectoryData(LightningDataModule):
         *,
         store: str,
         shape: Sequence[int],
-        boundaries: Sequence[Boundary] | None = None,
+        boundaries: Sequence[Literal["periodic", "wall", "open"]] | None = None,
         batch_size: int = 8,
         stride: int = 1,
         starts: int = 4,
@@ -63,7 +63,7 @@ class TrajectoryData(LightningDataModule):
                 "expected >= 1 and workers >= 0."
             )
         self.store, self.shape, self.batch_size, self.stride = store, tuple(shape), batch_size, stride
-        self.boundaries = tuple(Boundary(kind) for kind in boundaries or [Boundary.PERIODIC] * len(self.shape))
+        self.boundaries = tuple(Boundary(kind) for kind in boundaries or ["periodic"] * len(self.shape))
         if len(self.boundaries) != len(self.shape):
             raise ValueError(
                 f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis."

@@ -12,7 +12,6 @@ import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
+from physml.configured import version_of
 from physml.datasets.trajectories import Segment, Statistics, Trajectories, measure
 from physml.fields import Layout
 
@@ -218,7 +218,7 @@ class StoreWriter:
             "parameters": sorted(parameters),
             "segments": {split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()},
             "provenance": json.loads(json.dumps(dict(provenance))),
-            "written_by": f"physml {version('physml')}",
+            "written_by": f"physml {version_of('physml')}",
         }
         if self.path.exists() and any(self.path.iterdir()):
             group, found = open_group(self.path, "trajectories")

@@ -13,10 +13,11 @@ from torch import Tensor, nn
 class FourierBasis:
     """Cosines and sines of the kept wavenumbers on a grid, which all layers of one call share.
 
-    A transform is a product with these matrices rather than a fast Fourier transform: for the few wavenumbers that a
-    spectral convolution keeps it takes no longer, and all of it is real arithmetic that ``torch.compile`` can fuse. The
-    result is defined for any coefficients. A layer makes some that no real field has, such as an imaginary part at
-    wavenumber 0; here it drops out, while an inverse real FFT may return what its algorithm happens to make of it.
+    A transform is a product with these matrices rather than a fast Fourier transform. For the few wavenumbers that a
+    spectral convolution keeps it costs about as much, and all of it is real arithmetic that ``torch.compile`` can fuse.
+    Above all, the result is defined for any coefficients. A layer makes some that no real field has, such as an imaginary
+    part at wavenumber 0. They drop out here and in FFTs on a CPU; the inverse real FFT on a GPU assumes that there are
+    none, and its result depends on them for some grids.
 
     Args:
         modes: highest wavenumber kept, one for each space axis.

@@ -235,10 +235,9 @@ class FactFormer(Operator):
         checkpointing: bool = False,
     ) -> None:
         super().__init__()
-        if min(axes, channels, frames, steps, width, depth, heads, head_width, patch) < 1:
-            raise ValueError(
-                "FactFormer: axes, channels, frames, steps, width, depth, heads, head_width, patch must be >= 1."
-            )
+        for name in ("axes", "channels", "frames", "steps", "width", "depth", "heads", "head_width", "patch"):
+            if self.arguments.get(name, 1) < 1:
+                raise ValueError(f"{name}: got {self.arguments[name]}, expected at least 1.")
         self.axes, self.channels, self.frames, self.steps, self.patch = axes, channels, frames, steps, patch
         self.checkpointing = checkpointing
         kernels, norm = kernels or ScaledKernels(), norm or InstanceNorm()

@@ -38,7 +38,7 @@ class FNO(Operator):
     output on a periodic grid with even numbers of points, for ``positions=Coordinates()`` and ``modes=[n1 / 2, ...]``
     where that package is given even ``n_modes=(n1, ...)``; on other axes, ``padding`` is its ``domain_padding``. With
     ``lifting=0, mlp=0`` besides, it is the form of 2021, whose published code leaves out wavenumber ``modes[-1]`` of
-    the last axis.
+    the last axis (the package applies the activation twice where it is told to leave M out).
 
     Differences: periodic axes are never extended; an odd number of points keeps the same wavenumbers as an even one; a
     grid too coarse for ``modes`` is an error rather than a silent loss.

@@ -29,6 +29,9 @@ from physml.plot.style import OBSTACLE, TRUTH, blank, label, lines, styled
 NO_SKILL: Mapping[str, str] = {"nrmse": "prediction of zero", "vrmse": "mean of the truth"}
 """What scores 1."""
 
+_NEAR = 1 / 3
+"""The line of no skill is drawn where an error is larger: it would only flatten smaller ones."""
+
 Film: TypeAlias = tuple[Figure, Callable[[int], None]]
 """A figure, and what draws a lead into it."""
 
@@ -43,7 +46,7 @@ def error_growth(
 
     Args:
         results: of :func:`physml.evaluate.evaluate`, by the name to show.
-        metric: nRMSE and VRMSE are 1 for a prediction without skill, which a dotted line shows.
+        metric: nRMSE and VRMSE are 1 for a prediction without skill, which a dotted line shows where errors come near.
         field: one field; a panel for each if not given.
     """
     fields = _fields(results, metric, field)
@@ -55,14 +58,20 @@ def error_growth(
             curve = _over_samples(table, metric, name)
             final[model] = final.get(model, 0.0) + _last(curve.mean)
             _draw(ax, table, curve, look[model], model)
-        _error_scale(ax)
-        if metric in NO_SKILL:
-            ax.axhline(1, color="0.4", linewidth=0.8, linestyle=":", label=NO_SKILL[metric])
         units = str(next(iter(results.values()))["field_units"].sel(field=name).item()) if metric == "rmse" else ""
         long_name = str(next(iter(results.values()))[metric].attrs.get("long_name", metric))
         ax.set_ylabel(label(long_name if len(fields) == 1 else f"{long_name} of {name}", units))
-    order = sorted(results, key=lambda model: -final[model] if math.isfinite(final[model]) else -math.inf)
-    _finish(figure, axes, results, [*order, *([NO_SKILL[metric]] if metric in NO_SKILL else [])])
+    order = sorted(results, key=lambda model: -final[model])
+    if metric == "rmse":
+        for ax in axes:
+            _error_scale([ax])
+    else:
+        largest = _error_scale(axes)
+        if metric in NO_SKILL and largest > _NEAR:
+            order.append(NO_SKILL[metric])
+            for ax in axes:
+                ax.axhline(1, color="0.4", linewidth=0.8, linestyle=":", label=NO_SKILL[metric])
+    _finish(figure, axes, results, order)
     return figure
 
 
@@ -97,8 +106,8 @@ def correlation(results: Mapping[str, xr.Dataset], field: str | None = None) -> 
                 color="0.4",
                 fontsize=8,
             )
-        ax.set_ylabel("Pearson correlation" if len(fields) == 1 else f"Pearson correlation of {name}")
-        ax.set_ylim(min(ax.get_ylim()[0], 0), 1.02)
+        ax.set_ylabel("Pearson correlation" if len(fields) == 1 else f"Pearson correlation of {name.replace('_', ' ')}")
+    axes[0].set_ylim(min(axes[0].get_ylim()[0], 0), 1.02)  # of all panels
     _finish(figure, axes, results, sorted(results, key=lambda model: -final[model]), "unstable samples count as 0")
     return figure
 
@@ -180,6 +189,9 @@ def animate(
         return [title]
 
     draw(shown[0])
+    engine = figure.get_layout_engine()
+    assert engine is not None
+    engine.set(w_pad=0.12)  # type: ignore[call-arg]  # inches: a tick label may grow when the panels have shrunk
     FigureCanvasAgg(figure).draw()
     figure.set_layout_engine("none")  # the panels keep their places from frame to frame
     return FuncAnimation(figure, draw, frames=list(shown), interval=1000 / fps, cache_frame_data=False)
@@ -243,14 +255,16 @@ def _last(values: NDArray[np.float64]) -> float:
     return float(values[-1]) if np.isfinite(values[-1]) else math.inf
 
 
-def _error_scale(ax: Axes) -> None:
-    """Logarithmic where the curves span more than a factor of twenty, linear from zero otherwise."""
-    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in ax.get_lines()])
-    positive = drawn[np.isfinite(drawn) & (drawn > 0)]
-    if positive.size and positive.max() > 20 * positive.min() and not (drawn == 0).any():
-        ax.set_yscale("log")
+def _error_scale(axes: Sequence[Axes]) -> float:
+    """Logarithmic where the curves span more than a factor of twenty, linear from zero otherwise; the largest value."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for ax in axes for line in ax.get_lines()])
+    drawn = drawn[np.isfinite(drawn)]
+    largest = float(drawn.max(initial=0.0))
+    if drawn.size and 0 < 20 * drawn.min() < largest:
+        axes[0].set_yscale("log")  # for all that share the axis
     else:
-        ax.set_ylim(bottom=0)
+        axes[0].set_ylim(bottom=0)
+    return largest
 
 
 def _panels(count: int, share: bool) -> tuple[Figure, list[Axes]]:

@@ -26,8 +26,8 @@ p.soft { margin: .4rem 0; }
 ul { padding-left: 1.1rem; }
 li { margin: .3rem 0; }
 .wide { overflow-x: auto; margin: 1rem 0; }
-table { border-collapse: collapse; width: 100%; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem 0 .35rem .9rem; text-align: right; vertical-align: top; }
+table { border-collapse: collapse; width: 100%; font-size: .8125rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .35rem 0 .35rem .7rem; text-align: right; vertical-align: top; }
 td, thead tr:last-child th, tbody th { border-bottom: 1px solid var(--line); }
 th:first-child { text-align: left; padding-left: 0; }
 th { font-weight: 600; white-space: nowrap; }

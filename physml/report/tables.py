@@ -161,8 +161,6 @@ def _correlation_time(results: Results, told: _Summaries) -> _Made:
             cell = _cell(row["time"], row["low"], row["high"])
             if not row["reached"] and row["time"] is not None:
                 cell = Cell(row["time"], text=f"> {cell.text}", below="not reached")
-            elif several:
-                cell = replace(cell, below=f"{cell.below} {row['field'].replace('_', ' ')}".strip())
             cells[name] = cell
         key, units = f"correlation_time_{threshold:g}", _first(told)["time_units"]
         made.append(

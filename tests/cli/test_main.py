@@ -164,10 +164,10 @@ def test_every_command_has_its_function() -> None:
 # arguments
 
 
-def test_the_line_of_fit_is_split_into_its_own_words_and_overrides(here: Path) -> None:
+def test_the_line_of_test_is_split_into_its_own_words_and_overrides(here: Path) -> None:
     overrides = ["--trainer.max_steps", "10", "--data.batch_size=4", "--trainer.min_steps", "-1"]
-    command, arguments = parse(["fit", *overrides[:2], "last.ckpt", "-c", "run.yaml", *overrides[2:]])
-    assert command is COMMANDS["fit"]
+    command, arguments = parse(["test", *overrides[:2], "last.ckpt", "-c", "run.yaml", *overrides[2:]])
+    assert command is COMMANDS["test"]
     assert arguments.config == Path("run.yaml")
     assert arguments.checkpoint == Path("last.ckpt")
     assert arguments.overrides == overrides
@@ -219,7 +219,7 @@ MISTAKES = {
     "fit -c rum.yaml": "no experiment rum.yaml did you mean run.yaml?",
     "fit -c results": "results is a folder",
     "fit -c run.yaml -c run.yaml": "-c is given twice",
-    "fit -c run.yaml lst.ckpt": "no checkpoint lst.ckpt did you mean last.ckpt?",
+    "test -c run.yaml lst.ckpt": "no checkpoint lst.ckpt did you mean last.ckpt?",
     "fit -c run.yaml --trainr.max_steps 3": "did you mean '--trainer.max_steps'?",
     "fit -c run.yaml --max_steps 3": "did you mean '--trainer.max_steps'?",
     "fit -c run.yaml --trainer.max_steps": "--trainer.max_steps has no value",

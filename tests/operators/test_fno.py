@@ -106,8 +106,7 @@ def test_shapes_and_finite_gradients_under_autocast(grid: Grid) -> None:
 
 
 def test_ends_of_a_wall_axis_do_not_touch() -> None:
-    # With one layer, a linear kernel and much padding, a change at one end reaches the other end only through the kernel
-    # and never around the end; a kernel that looks one way shows the difference.
+    # One linear layer whose kernel moves a bump 8 points to the right, past the end.
     operator = FNO(
         channels=1, axes=1, modes=[16], width=1, depth=1, lifting=0, mlp=0, projection=0, padding=0.5
     ).double()
@@ -120,7 +119,6 @@ def test_ends_of_a_wall_axis_do_not_touch() -> None:
             operator.read.weight.fill_(1)
             operator.project.weight.fill_(1)
             k = torch.arange(17, dtype=torch.float64)
-            # exp(-2 pi i k 8 / period): moves a smooth field 8 points to the right.
             phase = -2 * math.pi * k * 8 / period[periodic]
             operator.layers[0].kernel.weight[:, 0, 0] = torch.stack([phase.cos(), phase.sin()], -1)
         window = torch.exp(-(((torch.arange(n, dtype=torch.float64) - 26) / 3) ** 2)).reshape(1, 1, n, 1)
@@ -148,7 +146,7 @@ def test_learns_a_translation() -> None:
 
 
 def test_wrong_arguments_and_windows_are_refused() -> None:
-    with pytest.raises(ValueError, match="modes: got 1 numbers .* for axes=2"):
+    with pytest.raises(ValueError, match=r"modes: got 1 numbers .* for axes=2"):
         FNO(channels=1, axes=2, modes=[4])
     with pytest.raises(ValueError, match="axes: got 4"):
         FNO(channels=1, axes=4, modes=[4] * 4)
@@ -184,24 +182,23 @@ def test_rebuilds_from_its_description() -> None:
     assert not any(value.is_complex() for value in operator.state_dict().values())
 
 
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_compiles_to_one_graph(axes: int) -> None:
-    operator = small(axes, positions=Harmonics(most=2))
-    compiled = torch.compile(operator, fullgraph=True, backend="aot_eager", dynamic=True)
-    for grid in (box(*[8, 6, 7][:axes]), walls(*[10, 9, 8][:axes])):
-        window = torch.randn(1, 3, *grid.shape, 2)
-        torch.testing.assert_close(compiled(window, grid, 2), operator(window, grid, 2), rtol=1e-4, atol=1e-5)
+def test_compiles_to_one_graph() -> None:
+    operator, window = small(2, positions=Harmonics(most=2)), torch.randn(1, 3, 8, 7, 2)
+    compiled = torch.compile(operator, fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(window, walls(8, 7), 2), operator(window, walls(8, 7), 2))
 
 
 @pytest.mark.slow
-def test_compiled_code_gives_the_same_gradients() -> None:
-    operator = small(2)
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_compiled_code_gives_the_same_gradients_at_every_size(axes: int) -> None:
+    operator = small(axes, positions=Harmonics(most=2))
     compiled = torch.compile(operator, fullgraph=True, dynamic=True)
-    for grid in (box(8, 10), box(12, 8)):
+    for grid in (box(*[8, 9, 6][:axes]), box(*[12, 8, 7][:axes]), walls(*[8, 9, 10][:axes])):
         window = torch.randn(2, 3, *grid.shape, 2)
         gradients = []
         for run in (operator, compiled):
             operator.zero_grad()
             run(window, grid, 2).square().mean().backward()
             gradients.append([p.grad.clone() for p in operator.parameters()])
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-6)
+        # Rounding of float32 in sums of another order.
+        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-4, atol=1e-5)

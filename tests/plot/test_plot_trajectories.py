@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import xarray as xr
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -55,6 +56,23 @@ def test_no_skill_is_a_line_at_one_where_it_means_something(results: Results) ->
     figure = trajectories.error_growth(results, "rmse")
     assert not any(line.get_linestyle() == ":" for line in figure.axes[0].get_lines())
     assert figure.axes[0].get_ylabel() == "RMSE (1/s)"
+
+
+def test_small_errors_are_not_flattened_by_the_line_of_no_skill(results: Results) -> None:
+    figure = trajectories.error_growth({"near": results["near"]})
+    assert "prediction of zero" not in lines(figure) and figure.axes[0].get_ylim()[1] < 0.2
+
+
+def test_the_axis_holds_the_curves_of_all_panels(two_fields: Results) -> None:
+    larger = {name: table.copy() for name, table in two_fields.items()}
+    for table in larger.values():
+        table["nrmse"] = table["nrmse"] * xr.DataArray([1.0, 10.0], {"field": table["field"].values})
+        table["correlation"] = table["correlation"] * xr.DataArray([1.0, -1.0], {"field": table["field"].values})
+    figure = trajectories.error_growth(larger)
+    drawn = np.concatenate([line.get_ydata() for ax in figure.axes for line in ax.get_lines()])
+    for ax in figure.axes:
+        assert ax.get_ylim()[0] <= drawn.min() and ax.get_ylim()[1] >= drawn.max() and ax.get_yscale() == "log"
+    assert trajectories.correlation(larger).axes[0].get_ylim()[0] < -0.9
 
 
 def test_a_cross_marks_where_a_sample_was_lost(results: Results) -> None:
@@ -150,6 +168,19 @@ def test_a_film_shows_each_frame_with_shared_limits(tmp_path: Path) -> None:
         assert opened.n_frames == 3 and opened.info["duration"] == 200
     assert [ax.get_position().bounds for ax in panels] == places
     assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("shape", [(8, 8), (32, 12), (12, 32)])
+def test_nothing_of_a_film_is_cut_off(shape: tuple[int, int]) -> None:
+    axes = tuple(Axis.periodic_uniform(name, n, n / 3, "D") for name, n in zip("xy", shape, strict=True))
+    truth = np.random.default_rng(0).normal(size=(2, *shape, 1))
+    film = trajectories.animate(truth, {"a": truth, "b": truth}, Layout((Field("u", "U"),), Grid(axes), 0.5, "s"))
+    film._draw_was_started = True  # nothing is written here
+    figure = film._fig
+    FigureCanvasAgg(figure).draw()
+    inside = figure.get_tightbbox()  # inches
+    width, height = figure.get_size_inches()
+    assert inside.x0 >= 0 and inside.y0 >= 0 and inside.x1 <= width and inside.y1 <= height
 
 
 def test_a_film_of_lines_and_of_slices(tmp_path: Path) -> None:
