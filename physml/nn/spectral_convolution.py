@@ -15,9 +15,9 @@ class FourierBasis:
 
     A transform is a product with these matrices rather than a fast Fourier transform. For the few wavenumbers that a
     spectral convolution keeps it costs about as much, and all of it is real arithmetic that ``torch.compile`` can fuse.
-    Above all, the result is defined for any coefficients. A layer makes some that no real field has, such as an imaginary
-    part at wavenumber 0. They drop out here and in FFTs on a CPU; the inverse real FFT on a GPU assumes that there are
-    none, and its result depends on them for some grids.
+    Above all, the result is defined for any coefficients. A layer makes some that no real field has, such as an
+    imaginary part at wavenumber 0. They drop out here and in FFTs on a CPU; the inverse real FFT on a GPU assumes that
+    there are none, and on some grids its result depends on them.
 
     Args:
         modes: highest wavenumber kept, one for each space axis.

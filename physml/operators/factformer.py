@@ -90,8 +90,8 @@ class _PublishedHead(nn.Module):
 
 
 class AxisFunction(nn.Module):
-    """``phi_m``: the average over the other axes, a linear map, layer norm and a gated perceptron: ``(B, *space, C)
-    -> (B, S_m, C)``.
+    """``phi_m``, the function of one coordinate: a linear map of the average over the other axes, layer norm, and a
+    gated perceptron.
     """
 
     def __init__(self, width: int) -> None:
@@ -101,9 +101,9 @@ class AxisFunction(nn.Module):
         self.gate = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, g: Tensor, grid: Grid, axis: int) -> Tensor:
-        # the linear map commutes with the average: averaging first makes it cheaper by the size of the other axes
-        phi = self.norm(self.project(axis_mean(g, grid, axis)))
+    def forward(self, mean: Tensor) -> Tensor:
+        """``(B, S_m, C)``, averaged already, to the same shape."""
+        phi = self.norm(self.project(mean))
         a, b = self.gate(phi).chunk(2, dim=-1)
         return self.out(functional.gelu(a) * b)
 
@@ -140,9 +140,9 @@ class FactorisedAttention(nn.Module):
     def forward(self, u: Tensor, grid: Grid) -> Tensor:
         h = self.norm(u)
         v = self.values(h).unflatten(-1, (self.heads, -1))
-        g = self.common(h)
+        # the linear maps before the average commute with it: averaging first saves the size of the other axes
         kernels = [
-            kernel(function(g, grid, m), grid.axes[m])
+            kernel(function(self.common(axis_mean(h, grid, m))), grid.axes[m])
             for m, (function, kernel) in enumerate(zip(self.functions, self.kernels, strict=True))
         ]
         if self.product == "chained":

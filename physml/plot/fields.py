@@ -64,7 +64,7 @@ def compare(
     Raises:
         ValueError: where the field is unknown, or a lead lies outside the prediction.
     """
-    predictions = prediction if isinstance(prediction, Mapping) else {"prediction": prediction}
+    predictions = by_name(prediction)
     window = View.of(layout, field)
     shown = chosen_leads(leads, min(map(len, predictions.values())))
     true = None if truth is None else window.panes(truth, shown)
@@ -72,6 +72,15 @@ def compare(
     if len(window.axes) == 1:
         return _compare_lines(window, true, guesses, shown)
     return _compare_images(window, true, guesses, shown)
+
+
+def by_name(prediction: Frames | Mapping[str, Frames]) -> dict[str, Frames]:
+    """Several predictions, or one under the name ``prediction``."""
+    named = dict(prediction) if isinstance(prediction, Mapping) else {"prediction": prediction}
+    if not named or "truth" in named:
+        got = ", ".join(named) or "none"
+        raise ValueError(f"prediction: got {got}, expected at least one, under another name than 'truth'.")
+    return named
 
 
 def chosen_leads(leads: Sequence[int] | None, length: int, count: int = 4) -> tuple[int, ...]:
@@ -119,7 +128,7 @@ class View:
 
     @property
     def title(self) -> str:
-        """The field with its units, and which slice of it."""
+        """The field with its units."""
         field = self.layout.fields[self.channel]
         return label(field.name, field.units)
 
@@ -237,6 +246,14 @@ def draw_image(ax: Axes, window: View, pane: Pane, colours: Colours) -> ScalarMa
     return made
 
 
+def draw_solid(ax: Axes, window: View) -> None:
+    """Obstacles of a 1-D state, over the whole height."""
+    if window.solid is not None:
+        x, height = window.axes[0].points.cpu().numpy(), ax.get_xaxis_transform()
+        look: dict[str, Any] = {"color": OBSTACLE, "linewidth": 0, "label": "obstacle"}
+        ax.fill_between(x, 0, 1, where=window.solid, step="mid", transform=height, **look)
+
+
 def missing_text(pane: Pane, solid: NDArray[np.bool_] | None, text: str) -> str:
     """The text, where no fluid point of a pane is finite."""
     return "" if np.isfinite(pane if solid is None else pane[~solid]).any() else text
@@ -325,19 +342,8 @@ def _compare_lines(
             top.plot(x, row[column], **look[name], label=name)
             if true is not None:
                 grid[1, column].plot(x, row[column] - true[column], **look[name])
-        if window.solid is not None:
-            for ax in grid[:, column]:
-                ax.fill_between(
-                    x,
-                    0,
-                    1,
-                    where=window.solid,
-                    step="mid",
-                    transform=ax.get_xaxis_transform(),
-                    color=OBSTACLE,
-                    lw=0,
-                    label="obstacle",
-                )
+        for ax in grid[:, column]:
+            draw_solid(ax, window)
         grid[-1, column].set_xlabel(label(axis.name, axis.units))
     grid[0, 0].set_ylabel(window.title)
     _limit_lines(grid[0, 0], true if true is not None else [p for row in guesses.values() for p in row])

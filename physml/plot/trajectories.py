@@ -23,8 +23,19 @@ from numpy.typing import NDArray
 
 from physml.fields import Layout
 from physml.metrics.bootstrap import Interval, Units, bootstrap_interval
-from physml.plot.fields import Colours, Frames, View, chosen_leads, draw_image, missing_text, panel_size, value_range
-from physml.plot.style import OBSTACLE, TRUTH, blank, label, lines, styled
+from physml.plot.fields import (
+    Colours,
+    Frames,
+    View,
+    by_name,
+    chosen_leads,
+    draw_image,
+    draw_solid,
+    missing_text,
+    panel_size,
+    value_range,
+)
+from physml.plot.style import TRUTH, blank, label, lines, styled
 
 NO_SKILL: Mapping[str, str] = {"nrmse": "prediction of zero", "vrmse": "mean of the truth"}
 """What scores 1."""
@@ -121,6 +132,7 @@ def conserved(results: Mapping[str, xr.Dataset]) -> Figure:
     Args:
         results: of :func:`physml.evaluate.evaluate`, by the name to show.
     """
+    _fields(results, "variance", None)
     first = next(iter(results.values()))
     names: list[tuple[str, str | None]] = [(n, None) for n in ("kinetic_energy", "enstrophy") if n in first]
     names = names or [("variance", str(name)) for name in first["field"].values]
@@ -171,11 +183,11 @@ def animate(
     Returns:
         An animation for :func:`physml.plot.save_animation`.
     """
-    predictions = prediction if isinstance(prediction, Mapping) else {"prediction": prediction}
+    predictions = by_name(prediction)
     window = View.of(layout, field)
     length = min(map(len, predictions.values()))
     shown = tuple(range(1, length + 1)) if leads is None else chosen_leads(leads, length)
-    rows: dict[str, Frames] = ({} if truth is None else {"truth": truth}) | dict(predictions)
+    rows: dict[str, Frames] = ({} if truth is None else {"truth": truth}) | predictions
     reference = [truth] if truth is not None else list(predictions.values())
     looked = [shown[i] for i in np.unique(np.linspace(0, len(shown) - 1, 16).round().astype(int))]
     sampled = [window.pane(frames, lead) for frames in reference for lead in looked]
@@ -361,18 +373,7 @@ def _film_lines(window: View, rows: Mapping[str, Frames], sampled: Sequence[NDAr
     look = lines(name for name in rows if name != "truth") | {"truth": {"color": TRUTH}}
     x, low_high = axis.points.cpu().numpy(), value_range(sampled)
     drawn = {name: ax.plot(x, np.full(len(x), np.nan), label=name, **look[name])[0] for name in rows}
-    if window.solid is not None:
-        ax.fill_between(
-            x,
-            0,
-            1,
-            where=window.solid,
-            step="mid",
-            transform=ax.get_xaxis_transform(),
-            color=OBSTACLE,
-            lw=0,
-            label="obstacle",
-        )
+    draw_solid(ax, window)
     room = 0.25 * (low_high[1] - low_high[0]) or 1.0
     ax.set_xlim(x[0], x[-1])
     ax.set_ylim(low_high[0] - room, low_high[1] + room)

@@ -317,8 +317,7 @@ def _notes(results: Results, told: _Summaries) -> list[str]:
     starts = [set(zip(t["trajectory"].values.tolist(), t["frame"].values.tolist(), strict=True)) for t in tables]
     if any(other != starts[0] for other in starts):
         notes.append(
-            "The models did not start from the same frames: they read different numbers of frames, or were rolled out "
-            "with other options."
+            "The models did not start from the same frames; rolled out with the same --history and --starts they do."
         )
     if len({round(float(table["lead_time"][0]), 9) for table in tables}) > 1:
         notes.append("The frames of the models are not equally far apart: compare by time, not by number of frames.")

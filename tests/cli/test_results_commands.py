@@ -49,7 +49,7 @@ class Amplify(Operator):
 
 
 def options(**given: Any) -> Namespace:
-    defaults = {"split": "train", "start": None, "starts": 2, "steps": STEPS}
+    defaults = {"split": "train", "start": None, "starts": 2, "steps": STEPS, "history": None}
     return Namespace(**(defaults | given))
 
 
@@ -97,6 +97,12 @@ def test_persistence_needs_no_checkpoint(data: TrajectoryStore, rolled: Path) ->
     np.testing.assert_allclose(state, np.repeat(known[:, None], STEPS, 1), atol=1e-6)
     assert group.attrs["physml"]["model"]["operator"]["class_path"].endswith(".Persistence")
     assert group.attrs["physml"]["model"]["parameters"] == 0
+
+
+def test_models_with_the_same_history_start_together(data: TrajectoryStore, tmp_path: Path) -> None:
+    line = f"rollout persistence --data {data.path} --steps {STEPS} --history 3 --out {tmp_path / 'r.zarr'}"
+    assert main(line.split()) == 0
+    assert zarr.open_group(tmp_path / "r.zarr", mode="r")["frame"][:].tolist() == [3]
 
 
 def test_a_file_of_that_name_is_a_checkpoint(

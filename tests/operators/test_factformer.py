@@ -16,6 +16,7 @@ from physml.nn.factorised import (
     PublishedKernels,
     RMSNorm,
     ScaledKernels,
+    axis_mean,
 )
 from physml.nn.positional import FourierFeatures, Harmonics
 from physml.operators import FactFormer
@@ -109,10 +110,9 @@ def test_chained_products_are_one_product_with_the_kronecker_matrix(shape: tuple
     block = attention(PublishedKernels(gain=1.0), Identity(), axes=len(shape)).double()
     u = torch.randn(2, *shape, 32, dtype=torch.float64)
     h = block.norm(u)
-    g = block.common(h)
     dense = torch.ones(2, 4, 1, 1, dtype=torch.float64)
     for m in range(len(shape)):
-        kernel = block.kernels[m](block.functions[m](g, grid, m), grid.axes[m])
+        kernel = block.kernels[m](block.functions[m](block.common(axis_mean(h, grid, m))), grid.axes[m])
         dense = torch.einsum("BHij,BHkl->BHikjl", dense, kernel).flatten(2, 3).flatten(3, 4)
     v = block.values(h).flatten(1, -2).unflatten(-1, (4, 8))
     z = torch.einsum("BHij,BjHV->BiHV", dense, v).flatten(2).unflatten(1, shape)
@@ -125,8 +125,10 @@ def test_parallel_products_act_along_one_axis_each() -> None:
     block = attention(ScaledKernels(most=2), Identity(), product="parallel").double()
     u = torch.randn(1, 6, 5, 32, dtype=torch.float64)
     h = block.norm(u)
-    g, v = block.common(h), block.values(h).unflatten(-1, (4, 8))
-    a = [block.kernels[m](block.functions[m](g, grid, m), grid.axes[m])[0] for m in range(2)]
+    v = block.values(h).unflatten(-1, (4, 8))
+    # the published order: map the whole field, then average
+    means = [axis_mean(block.common(h), grid, m) for m in range(2)]
+    a = [block.kernels[m](block.functions[m](means[m]), grid.axes[m])[0] for m in range(2)]
     along_x = torch.einsum("Hij,jkHV->ikHV", a[0], v[0])
     along_y = torch.einsum("Hij,kjHV->kiHV", a[1], v[0])
     total = block.merge[0](along_x.flatten(-2)) + block.merge[1](along_y.flatten(-2))

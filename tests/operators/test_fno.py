@@ -189,6 +189,7 @@ def test_compiles_to_one_graph() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the compiler warns of its own parts
 @pytest.mark.parametrize("axes", [1, 2, 3])
 def test_compiled_code_gives_the_same_gradients_at_every_size(axes: int) -> None:
     operator = small(axes, positions=Harmonics(most=2))

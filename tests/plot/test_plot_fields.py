@@ -238,6 +238,9 @@ def test_letters_are_readable_and_panels_are_equal(shape: tuple[int, ...]) -> No
 
 def test_refusals() -> None:
     state, plan = states(4, 4), layout(4, 4)
+    for named in ({}, {"truth": state}):
+        with pytest.raises(ValueError, match=r"prediction: got .* under another name than 'truth'"):
+            compare(state, named, plan)
     with pytest.raises(ValueError, match="field: got 'pressure', expected one of vorticity"):
         compare(state, state, plan, field="pressure")
     for leads in ([0], [7], []):
