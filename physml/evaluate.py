@@ -1,4 +1,4 @@
-"""Measure a stored rollout against the truth: one tidy table of numbers, and a summary of it.
+"""Measure a stored rollout against the truth: one tidy table of numbers, for :mod:`physml.results`.
 
 A rollout is read sample by sample and block by block, so the memory needed depends on neither its length nor the number
 of samples, apart from the results. Everything is computed in float64 and in physical units.
@@ -11,11 +11,7 @@ how many samples are left is printed beside every mean.
 
 from __future__ import annotations
 
-import contextlib
-import json
 import math
-import os
-import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -33,50 +29,20 @@ from physml.datasets.opening import open_trajectories
 from physml.datasets.store import open_group
 from physml.datasets.trajectories import Trajectories
 from physml.fields import Grid, Layout
-from physml.metrics import DEFINITIONS as METRICS
 from physml.metrics import pointwise
-from physml.metrics.bootstrap import Units, bootstrap_interval, percentiles, resampled_means
 from physml.metrics.pointwise import UndefinedMetric, average
 from physml.metrics.spectral import log_spectral_error
-from physml.metrics.temporal import WELL_WINDOWS, correlation_time, logarithmic_windows, window_means
 from physml.physics import balances, derivatives, kinematics, residuals, spectra
+from physml.results import DEFINITIONS, FORMAT, squared
 
-FORMAT = 1
 HORIZONS = (1, 4, 8, 16, 32, 64)
 """Leads at which the summary reports, with the last; those a rollout does not reach are left out."""
 
 BAND = 2.0
 """A sample is unstable outside ``[min/BAND, max*BAND]`` of the truth's energy."""
 
-CORRELATIONS = (0.8, 0.95)
-"""Thresholds of the correlation times."""
-
 _TEXT = np.dtypes.StringDType()  # the one that zarr v3 has a specification for
 _BLOCK_BYTES = 1 << 25  # of one state block in float64
-
-_MEAN = "(mean over fluid points, quadrature-weighted), per frame"
-_AVERAGED = "mean over the samples that are stable at this lead (and have a truth there)"
-
-DEFINITIONS: Mapping[str, str] = {
-    **METRICS,
-    "kinetic_energy": f"Kinetic energy = 1/2 <|u|^2> {_MEAN}; u from the velocity fields, or from the 2-D vorticity "
-    "with zero mean.",
-    "enstrophy": f"Enstrophy = 1/2 <|omega|^2> {_MEAN}; omega from the vorticity field, or the curl of the velocity.",
-    "variance": f"Variance = S/(S-1) <(q-<q>)^2> over the S points {_MEAN} and field.",
-    "residual": "Residual = rms of d(omega)/dt + u.grad(omega) - nu lap(omega) + mu omega - f over the rms of its "
-    "largest term, per frame with a neighbour on either side, central difference in time; 0 is exact, 1 no better "
-    "than noise; the truth has one too, from time step and resolution, which is the level to compare with.",
-    "energy_spectrum": f"Energy spectrum E(k) = 1/2 sum of |u_hat|^2 over the shell round(|k|/dk), {_AVERAGED}; sums "
-    "over k to the kinetic energy on periodic axes, Hann window on others.",
-    "enstrophy_spectrum": f"Enstrophy spectrum Z(k) = 1/2 sum of |omega_hat|^2 over the shell round(|k|/dk), "
-    f"{_AVERAGED}; Hann window on axes that are not periodic.",
-    "variance_spectrum": "Variance spectrum P(k) = sum of |q_hat|^2 over the shell round(|k|/dk), without the mean of "
-    f"q, {_AVERAGED}; Hann window on axes that are not periodic.",
-    "stable": "Stable = no frame up to this one is marked as unphysical by the rollout or has a kinetic energy "
-    "(variance of a field, where there is no velocity) outside [min/2, 2 max] of the truth over all samples and leads.",
-    "compared": "Compared = the data hold the true frame of this lead.",
-}
-"""One printable sentence for each variable of the results; a ``_truth`` twin shares the sentence of its prediction."""
 
 _TRANSPORT = ("viscosity", "drag", "forcing_amplitude", "forcing_wavenumber")
 
@@ -124,7 +90,7 @@ def evaluate(
             ``state (sample, lead, *space, field)``.
         truth: the data set; where not given, the one that the rollout names as its source is opened.
         horizons: frames over which the relative L2 error is taken; those that fit, and the full length.
-        confidence: of the intervals in :func:`summary` and :func:`over_samples`.
+        confidence: of the intervals in :func:`physml.results.summary` and :func:`physml.results.over_samples`.
         resamples: bootstrap draws of these intervals.
         seed: of the draws.
         device: where to compute; it must know float64.
@@ -135,7 +101,8 @@ def evaluate(
         ``long_name`` and ``definition``: nrmse, vrmse, rmse, correlation; relative_l2; kinetic_energy, enstrophy,
         divergence, residual, variance and their ``_truth``, as far as the fields and parameters of the data define
         them; spectra of prediction and truth and their log_spectral_error; stable. What the rollout predicts beyond the
-        last stored frame of the data is compared with nothing and NaN.
+        last stored frame of the data is compared with nothing and NaN. The attribute ``physml`` says where all this
+        comes from, and as ``shell_limit`` the largest wavenumber of the log-spectral error (``None`` without one).
 
     Raises:
         FileNotFoundError: where rollout or data are not there.
@@ -153,151 +120,6 @@ def evaluate(
     kept = sorted({horizon for horizon in horizons if horizon < rolled.leads} | {rolled.leads})
     settings = {"confidence": confidence, "resamples": resamples, "seed": seed}
     return measured.tidy(kept, settings)
-
-
-def over_samples(results: xr.Dataset, name: str) -> xr.Dataset:
-    """The mean over stable samples of one variable with its confidence interval.
-
-    Args:
-        results: from :func:`evaluate`.
-        name: of a variable along ``sample``.
-
-    Returns:
-        ``mean``, ``low``, ``high``, ``median`` and ``samples`` (how many are in the mean) along the remaining
-        dimensions. Values that are infinite or undefined are left out; ``results[name].attrs["undefined"]`` counts
-        them. The median stands beside the mean because a frame with hardly any variance can make one sample's relative
-        error huge.
-    """
-    known = [str(found) for found, variable in results.items() if "sample" in variable.dims and variable.dtype != bool]
-    if name not in known:
-        raise ValueError(f"name: got {name!r}, expected one of {', '.join(known)}.")
-    rest = results[name].isel(sample=0, drop=True)
-    table = _averaged(results, _stable_values(results, name), tuple(map(str, rest.dims)), rest.coords)
-    return table.assign_attrs({**results[name].attrs, **table.attrs})
-
-
-def summary(results: xr.Dataset) -> dict[str, Any]:
-    """What a report prints: means over samples with intervals at chosen leads, correlation times, counts, definitions.
-
-    Args:
-        results: from :func:`evaluate`.
-
-    Returns:
-        Plain values, fit for JSON; ``None`` stands for a number that is not defined. ``metrics`` holds for each
-        variable its definition, units, the number of undefined values and a list of rows; ``correlation_time`` a list
-        of rows.
-    """
-    about = results.attrs["physml"]
-    reported = results.sel(lead=results["horizon"].values)
-    units = _units_of(results)
-    metrics: dict[str, Any] = {}
-    for name, variable in results.items():
-        if name in ("stable", "compared") or "wavenumber" in variable.dims:
-            continue
-        sampled = "sample" in variable.dims
-        table = over_samples(reported, str(name)) if sampled else xr.Dataset({"mean": reported[name]})
-        metrics[str(name)] = {**_about(variable), "rows": list(_rows(table, float(about["dt"])))}
-    for label, windows in (
-        ("vrmse_windows", WELL_WINDOWS),
-        ("vrmse_log_windows", logarithmic_windows(results.sizes["lead"])),
-    ):
-        fitting = tuple(window for window in windows if window[1] <= results.sizes["lead"])
-        if not fitting:
-            continue
-        means = window_means(_stable_values(results, "vrmse"), fitting)
-        names = [f"{first}:{last}" for first, last in fitting]
-        table = _averaged(results, means, ("window", "field"), {"window": names, "field": results["field"].values})
-        metrics[label] = {
-            **_about(results["vrmse"]),
-            "definition": f"{DEFINITIONS['window_mean']} Here of VRMSE. {DEFINITIONS['vrmse']}",
-            "rows": list(_rows(table, float(about["dt"]))),
-        }
-    unstable = results["unstable_from"].values
-    return _plain(
-        {
-            "model": about["model"],
-            "source": about["source"],
-            "stride": about["stride"],
-            "time_units": about["time_units"],
-            "samples": results.sizes["sample"],
-            "trajectories": len(np.unique(results["trajectory"].values)),
-            "leads": results.sizes["lead"],
-            "interval": {**about["interval"], "over": units.over, "units": units.count},
-            "blowups": {
-                "count": int((unstable > 0).sum()),
-                "marked_by_rollout": int((results["blowup"].values > 0).sum()),
-                "definition": DEFINITIONS["stable"],
-                "rows": [
-                    {
-                        "sample": index,
-                        "lead": int(unstable[index]),
-                        "lead_time": float(unstable[index] * about["dt"]),
-                    }
-                    for index in np.flatnonzero(unstable)
-                ],
-            },
-            "metrics": metrics,
-            "correlation_time": {
-                "definition": DEFINITIONS["correlation_time"],
-                "units": about["time_units"],
-                "rows": list(_correlation_times(results)),
-            },
-        }
-    )
-
-
-def save(results: xr.Dataset, folder: str | Path) -> Path:
-    """Write ``results.zarr`` and ``metrics.json`` (the :func:`summary`) into a folder; older ones are replaced whole.
-
-    Raises:
-        OSError: where the folder cannot be written, with its path; what was there before is untouched.
-    """
-    folder = Path(folder)
-    text = json.dumps(summary(results), indent=2, allow_nan=False) + "\n"
-    store, stale = folder / f".results.zarr.{os.getpid()}.new", folder / f".results.zarr.{os.getpid()}.old"
-    note = folder / f".metrics.json.{os.getpid()}.new"
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        results.to_zarr(store, mode="w", consolidated=False, zarr_format=3)
-        note.write_text(text)
-        if (folder / "results.zarr").exists():
-            os.replace(folder / "results.zarr", stale)
-        try:
-            os.replace(store, folder / "results.zarr")
-        except OSError:
-            if stale.exists():
-                os.replace(stale, folder / "results.zarr")
-            raise
-        os.replace(note, folder / "metrics.json")
-    except OSError as problem:
-        reason = problem.strerror or str(problem)
-        raise OSError(
-            problem.errno, f"cannot write the results ({reason}); choose another folder", str(folder)
-        ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            note.unlink(missing_ok=True)
-        for left in (store, stale):
-            shutil.rmtree(left, ignore_errors=True)
-    return folder
-
-
-def load(folder: str | Path) -> xr.Dataset:
-    """The results that :func:`save` wrote, in memory.
-
-    Raises:
-        FileNotFoundError: where there are none.
-        ValueError: where they were written by a version that knew other results.
-    """
-    path = Path(folder) / "results.zarr"
-    if not path.is_dir():
-        raise FileNotFoundError(f"{path}: no results there; make them with `physml evaluate`.")
-    with xr.open_zarr(path, chunks=None, consolidated=False) as opened:
-        results = opened.load()
-    found = results.attrs.get("physml", {})
-    if found.get("kind") != "results" or found.get("format") != FORMAT:
-        raise ValueError(f"{path}: not results that this version of physml reads (format {FORMAT}); evaluate again.")
-    return results
 
 
 @dataclass(frozen=True)
@@ -647,7 +469,7 @@ class _Evaluation:
                 definition=self._sentence(base),
             )
         self._flag(results)
-        about = self.rolled.about
+        about, limit = self.rolled.about, self._last_shell()
         results.attrs["physml"] = {
             "kind": "results",
             "format": FORMAT,
@@ -658,6 +480,7 @@ class _Evaluation:
             "dt": float(self.layout.dt),
             "time_units": self.layout.time_units,
             "span": (self.leads - 1) * self.stride + 1,
+            "shell_limit": None if limit is None or self.wavenumbers is None else float(self.wavenumbers[limit]),
             "interval": dict(settings),
         }
         return results
@@ -670,16 +493,22 @@ class _Evaluation:
             sentence += f" Derivatives: {derivatives.stencil(self.grid)}."
         return sentence
 
+    def _last_shell(self) -> int | None:
+        """Up to which shell spectra are compared; ``None`` where the grid has no such shell."""
+        if self.wavenumbers is None:
+            return None
+        limit = spectra.shell_limit(self.grid)
+        return limit if 1 <= limit < len(self.wavenumbers) else None
+
     def _spectral_error(
         self, table: Mapping[str, tuple[tuple[str, ...], NDArray[Any]]]
     ) -> dict[str, tuple[tuple[str, ...], NDArray[Any]]]:
         name = "energy_spectrum" if "energy_spectrum" in table else "variance_spectrum"
-        if f"{name}_truth" not in table:
+        limit = self._last_shell()
+        if f"{name}_truth" not in table or limit is None:
             return {}
         dims, ours = table[name]
-        theirs, limit = table[f"{name}_truth"][1], spectra.shell_limit(self.grid)
-        if not 1 <= limit < ours.shape[-1]:
-            return {}
+        theirs = table[f"{name}_truth"][1]
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UndefinedMetric)
             error = log_spectral_error(torch.from_numpy(ours), torch.from_numpy(theirs), limit).numpy()
@@ -731,7 +560,7 @@ class _Units:
             self.vorticity = f"{self.velocity}/{self.length}" if self.velocity and self.length else ""
         else:
             self.vorticity = by_name.get("vorticity", "")
-            self.velocity = f"{self.vorticity} {self.length}" if self.vorticity and self.length else ""
+            self.velocity = _product(self.vorticity, self.length) if self.vorticity and self.length else ""
         if kinematics.holds_vorticity(layout.names, grid):
             self.vorticity = by_name["vorticity"]
 
@@ -748,95 +577,12 @@ class _Units:
         base, power = bases.get(name, ("", 1))
         if power == 1 or not base:
             return base
-        return f"{base}, squared" if base == "of each field" else f"({base})^{power}"
+        return f"{base}, squared" if base == "of each field" else squared(base)
 
 
-def _units_of(results: xr.Dataset) -> Units:
-    """What the bootstrap draws; a sample covers the same stored frames whichever leads of it are looked at."""
-    return Units.of(results["trajectory"].values, results["frame"].values, int(results.attrs["physml"]["span"]))
-
-
-def _averaged(
-    results: xr.Dataset, values: NDArray[np.float64], dims: tuple[str, ...], coords: Mapping[Any, Any]
-) -> xr.Dataset:
-    """Mean, interval, median and number of ``values (sample, *dims)``, NaN left out."""
-    found = bootstrap_interval(values, _units_of(results), **results.attrs["physml"]["interval"])
-    middle, _ = percentiles(values, 0.0)
-    parts = {"mean": found.mean, "low": found.low, "high": found.high, "median": middle, "samples": found.samples}
-    return xr.Dataset(
-        {part: (dims, numbers) for part, numbers in parts.items()},
-        coords=coords,
-        attrs={"over": found.over, "units_drawn": found.units, "confidence": found.confidence},
-    )
-
-
-def _stable_values(results: xr.Dataset, name: str) -> NDArray[np.float64]:
-    """One variable, sample first, NaN where the sample is not stable or the value not finite."""
-    variable = results[name].transpose("sample", ...)
-    stable = results["stable"].transpose("sample", "lead")
-    if "horizon" in variable.dims:
-        stable = stable.sel(lead=results["horizon"]).drop_vars("lead")
-    kept = np.asarray(stable.values)
-    values = np.asarray(variable.values, dtype=np.float64)
-    kept = kept.reshape(*kept.shape, *[1] * (values.ndim - kept.ndim))
-    return np.where(kept & np.isfinite(values), values, np.nan)
-
-
-def _correlation_times(results: xr.Dataset) -> Iterator[dict[str, Any]]:
-    """Rows for each threshold and field; a sample that is no longer stable counts as uncorrelated."""
-    about, dt = results.attrs["physml"]["interval"], float(results.attrs["physml"]["dt"])
-    r = results["correlation"].transpose("sample", "lead", "field").values
-    lost = results["compared"] & ~results["stable"]
-    r = np.where(lost.transpose("sample", "lead").values[..., None], 0.0, r)
-    units = _units_of(results)
-    draws = resampled_means(r, units, resamples=about["resamples"], seed=about["seed"])
-    for threshold in CORRELATIONS:
-        found = correlation_time(r, dt, threshold=threshold)
-        low, high = percentiles(
-            correlation_time(draws, dt, threshold=threshold, per_sample=True).time, about["confidence"]
-        )
-        for index, name in enumerate(results["field"].values):
-            yield {
-                "threshold": threshold,
-                "field": str(name),
-                "time": float(found.time[index]),
-                "reached": bool(found.reached[index]),
-                "low": float(low[index]) if units.count > 1 else None,
-                "high": float(high[index]) if units.count > 1 else None,
-                "samples": len(r),
-            }
-
-
-def _about(variable: xr.DataArray) -> dict[str, Any]:
-    known = variable.attrs
-    return {
-        "long_name": known["long_name"],
-        "units": known["units"],
-        "definition": known["definition"],
-        "undefined": int(known.get("undefined", 0)),
-    }
-
-
-def _rows(table: xr.Dataset, dt: float) -> Iterator[dict[str, Any]]:
-    """One flat row for each combination of coordinates."""
-    dims = table["mean"].dims
-    for index in np.ndindex(*(table.sizes[dim] for dim in dims)):
-        row: dict[str, Any] = {}
-        for dim, position in zip(dims, index, strict=True):
-            row[str(dim)] = table[dim].values.tolist()[position]
-            if dim in ("lead", "horizon"):
-                row["lead_time"] = row[str(dim)] * dt
-        yield row | {str(name): values.values[index].item() for name, values in table.items()}
-
-
-def _plain(value: Any) -> Any:
-    """Plain values all the way down; ``None`` for what is not a finite number."""
-    if isinstance(value, Mapping):
-        return {str(name): _plain(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
+def _product(rate: str, length: str) -> str:
+    """Units of a vorticity times those of a length: ``1/s`` and ``m`` give ``m/s``, ``U/D`` and ``D`` give ``U``."""
+    above, _, below = rate.partition("/")
+    if below == length:
+        return "" if above == "1" else above
+    return f"{length}/{below}" if above == "1" and below else f"{rate} {length}"

@@ -4,94 +4,26 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import xarray as xr
+from rollouts import Memory, layout_of, rolled, turbulence
 
 from physml import evaluate as module_function
 from physml.datasets.store import StoreWriter
-from physml.datasets.trajectories import Segment, Statistics, Trajectories
-from physml.evaluate import DEFINITIONS, evaluate, load, over_samples, save, summary
+from physml.datasets.trajectories import Segment, Trajectories
+from physml.evaluate import evaluate
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 from physml.metrics import UndefinedMetric, relative_l2
+from physml.results import DEFINITIONS, over_samples, save, summary
 from physml.solvers.kolmogorov2d import Kolmogorov2D
 
 EPS = np.finfo(np.float64).eps
-
-
-class Memory(Trajectories):
-    """States in memory that note how many frames were asked for at once."""
-
-    def __init__(self, states: np.ndarray, layout: Layout, **parameters: float) -> None:
-        self.states, self.layout = states.astype(np.float32), layout
-        self.name, self.path, self.fingerprint = "memory", "memory", "f00d"
-        self.count, self.frames = states.shape[:2]
-        self.parameters = {name: np.full(self.count, value) for name, value in parameters.items()}
-        self.segments = {"test": tuple(Segment(row, 0, self.frames) for row in range(self.count))}
-        self.statistics = Statistics((0.0,), (1.0,), (1.0,), 1.0)
-        self.provenance: dict[str, Any] = {}
-        self.longest = 0
-
-    def _read(self, trajectory: int, frames: slice) -> np.ndarray:
-        found = self.states[trajectory, frames]
-        self.longest = max(self.longest, len(found))
-        return found
-
-
-def layout_of(space: Sequence[int], fields: Sequence[str], dt: float = 0.5, units: str = "") -> Layout:
-    axes = tuple(Axis.periodic_uniform(name, n, 2 * math.pi) for name, n in zip("xyz", space, strict=False))
-    return Layout(tuple(Field(name, units) for name in fields), Grid(axes), dt)
-
-
-def rolled(
-    data: Memory, states: np.ndarray, trajectory: Sequence[int], frame: Sequence[int], stride: int = 1, **about: Any
-) -> xr.Dataset:
-    """A rollout as its store is opened."""
-    samples, leads = states.shape[:2]
-    layout = Layout(data.layout.fields, data.layout.grid, data.layout.dt * stride, data.layout.time_units)
-    dims = ("sample", "lead", *layout.grid.names, "field")
-    blowup = np.zeros(samples, int)
-    for sample in range(samples):
-        bad = ~np.isfinite(states[sample]).all(axis=tuple(range(1, states.ndim - 1)))
-        blowup[sample] = bad.argmax() + 1 if bad.any() else 0
-    return xr.Dataset(
-        {"state": (dims, states.astype(np.float32))},
-        coords={
-            "lead": np.arange(1, leads + 1),
-            "lead_time": ("lead", np.arange(1, leads + 1) * layout.dt),
-            "trajectory": ("sample", np.array(trajectory)),
-            "frame": ("sample", np.array(frame)),
-            "blowup": ("sample", blowup),
-            "field": list(layout.names),
-        },
-        attrs={
-            "physml": {
-                "kind": "rollout",
-                "layout": layout.to_plain(),
-                "source": {"path": data.path, "fingerprint": data.fingerprint, "split": "test"},
-                "stride": stride,
-                "model": {"operator": "a test"},
-                **about,
-            }
-        },
-    )
-
-
-def turbulence(count: int, frames: int, space: Sequence[int], channels: int, seed: int = 0) -> np.ndarray:
-    """Smooth random states that change a little from frame to frame."""
-    generator = np.random.default_rng(seed)
-    start = generator.normal(size=(count, 1, *space, channels))
-    drift = 0.1 * generator.normal(size=(count, frames, *space, channels)).cumsum(axis=1)
-    return start + drift
-
 
 CASES = {
     "1-D scalar": ((24,), ("height",)),
@@ -141,6 +73,45 @@ def test_every_number_says_what_it_is(case: str) -> None:
     for name, entry in told["metrics"].items():
         assert len(entry["definition"]) > 20 and entry["rows"], name
     assert told["correlation_time"]["definition"] and told["blowups"]["definition"]
+
+
+@pytest.mark.parametrize(
+    ("field", "length", "energy", "enstrophy"),
+    [
+        (Field("vorticity", "1/s"), "m", "(m/s)^2", "(1/s)^2"),
+        (Field("vorticity", "U/D"), "D", "U^2", "(U/D)^2"),
+        (Field("vorticity", "1/s"), "", "", "(1/s)^2"),
+        (Field("vorticity"), "m", "", ""),
+        (Field("velocity_x", "U"), "D", "U^2", None),
+        (Field("velocity_x", "m/s"), "m", "(m/s)^2", None),
+    ],
+)
+def test_units_of_squares(field: Field, length: str, energy: str, enstrophy: str | None) -> None:
+    axes = tuple(Axis.periodic_uniform(name, 8, 1.0, length) for name in ("xy" if field.name == "vorticity" else "x"))
+    states = turbulence(1, 3, [8] * len(axes), 1)
+    data = Memory(states, Layout((field,), Grid(axes), 0.5))
+    results = evaluate(rolled(data, states[:, 1:], [0], [1]), data)
+    assert results["kinetic_energy"].attrs["units"] == results["energy_spectrum"].attrs["units"] == energy
+    assert "enstrophy" not in results if enstrophy is None else results["enstrophy"].attrs["units"] == enstrophy
+
+
+def test_the_last_wavenumber_of_the_spectral_error_is_told() -> None:
+    """64 and 32 points on lengths 2 and 1: both Nyquist wavenumbers are 32 pi, and two thirds of them lie in the 21st
+    shell of width pi. Beyond it a spectrum may be as wrong as it likes."""
+    axes = (Axis.periodic_uniform("x", 64, 2.0), Axis.periodic_uniform("y", 32, 1.0))
+    x = axes[0].points.numpy()
+    data = Memory(turbulence(1, 3, (64, 32), 1), Layout((Field("height"),), Grid(axes), 0.5))
+    for shell, seen in ((21, True), (22, False)):
+        wave = 0.5 * np.cos(math.pi * shell * x)[:, None, None]
+        results = evaluate(rolled(data, data.states[:, 1:] + wave, [0], [1]), data)
+        assert results.attrs["physml"]["shell_limit"] == pytest.approx(21 * math.pi, rel=1e-12)  # rounding
+        # float32 states: shells that are equal differ by 1e-6.
+        assert (float(results["log_spectral_error"].max()) > 1e-3) == seen
+    stretched = torch.linspace(0, 1, 9, dtype=torch.float64) ** 1.5
+    wall = Layout((Field("height"),), Grid((Axis("y", stretched, Boundary.WALL, 1.0),)), 0.5)
+    data = Memory(turbulence(1, 3, (9,), 1), wall)
+    results = evaluate(rolled(data, data.states[:, 1:], [0], [1]), data)
+    assert "wavenumber" not in results.dims and results.attrs["physml"]["shell_limit"] is None
 
 
 def test_a_shifted_wave() -> None:
@@ -386,45 +357,6 @@ def test_undefined_values_are_counted_and_said_once() -> None:
     assert all(row["samples"] == 1 and math.isfinite(row["mean"]) and row["low"] is None for row in rows)
 
 
-def test_intervals_are_over_trajectories_or_over_windows_of_one() -> None:
-    states = turbulence(3, 25, (24,), 1)
-    data = Memory(states, layout_of((24,), ("height",)))
-
-    def told(trajectory: list[int], frame: list[int]) -> dict[str, Any]:
-        truth = np.stack([states[row, begin : begin + 4] for row, begin in zip(trajectory, frame, strict=True)])
-        noise = 0.1 * turbulence(len(frame), 4, (24,), 1, seed=1)
-        return summary(evaluate(rolled(data, truth + noise, trajectory, frame), data, confidence=0.9))
-
-    several = told([0, 0, 1, 1, 2], [1, 9, 1, 9, 1])
-    assert several["interval"] == {
-        "confidence": 0.9,
-        "resamples": 2000,
-        "seed": 0,
-        "over": "trajectories",
-        "units": 3,
-    }
-    assert (several["samples"], several["trajectories"]) == (5, 3)
-    single = told([1, 1, 1, 1], [1, 9, 11, 20])
-    assert single["interval"]["over"] == "non-overlapping windows of one trajectory"
-    assert single["interval"]["units"] == 3  # the windows from frames 9 and 11 overlap
-    row = single["metrics"]["nrmse"]["rows"][0]
-    assert row["low"] < row["mean"] < row["high"]
-    assert told([1], [1])["metrics"]["nrmse"]["rows"][0]["low"] is None
-
-
-def test_windows_of_the_summary() -> None:
-    states = turbulence(2, 31, (24,), 1)
-    data = Memory(states, layout_of((24,), ("height",)))
-    results = evaluate(rolled(data, states[:, 1:] * 1.1, [0, 1], [1, 1]), data)
-    told = summary(results)["metrics"]
-    rows = {row["window"]: row["mean"] for row in told["vrmse_windows"]["rows"]}
-    assert set(rows) == {"6:12", "13:30"}
-    assert rows["6:12"] == pytest.approx(float(results["vrmse"].sel(lead=slice(6, 12)).mean()), rel=1e-12)
-    assert rows["13:30"] == pytest.approx(float(results["vrmse"].sel(lead=slice(13, 30)).mean()), rel=1e-12)
-    logarithmic = [row["window"] for row in told["vrmse_log_windows"]["rows"]]
-    assert logarithmic[0] == "1:1" and logarithmic[-1].endswith(":30")
-
-
 def test_refusals() -> None:
     states = turbulence(2, 5, (24,), 1)
     data = Memory(states, layout_of((24,), ("height",)))
@@ -451,20 +383,6 @@ def test_refusals() -> None:
         evaluate(good, data, confidence=95)
     with pytest.raises(ValueError, match="horizons"):
         evaluate(good, data, horizons=(0, 4))
-    with pytest.raises(ValueError, match=r"name: got 'mse', expected one of .*nrmse"):
-        over_samples(evaluate(good, data), "mse")
-
-
-def test_a_part_of_the_results_keeps_its_intervals() -> None:
-    states = turbulence(5, 9, (24,), 1)
-    data = Memory(states, layout_of((24,), ("height",)))
-    predicted = states[:, 1:] + np.linspace(0.1, 0.5, 5)[:, None, None, None] * turbulence(5, 8, (24,), 1, seed=1)
-    results = evaluate(rolled(data, predicted, [0, 1, 2, 3, 4], [1] * 5), data)
-    whole, part = over_samples(results, "nrmse"), over_samples(results.sel(lead=[1, 8], horizon=[1, 8]), "nrmse")
-    xr.testing.assert_allclose(part, whole.sel(lead=[1, 8]))  # sums of other columns may be ordered otherwise
-    np.testing.assert_array_equal(whole["median"], np.median(results["nrmse"], axis=0))
-    assert whole.attrs["over"] == "trajectories" and whole.attrs["definition"] == results["nrmse"].attrs["definition"]
-    assert ((whole["low"] < whole["mean"]) & (whole["mean"] < whole["high"])).all()
 
 
 def test_a_rollout_from_the_first_frame_has_no_known_frame_before() -> None:
@@ -480,62 +398,6 @@ def test_progress_is_told() -> None:
     data = Memory(states, layout_of((24,), ("height",)))
     evaluate(rolled(data, states[:, 1:], [0, 1, 2], [1] * 3), data, progress=lambda *now: seen.append(now))
     assert seen == [(0, 3), (1, 3), (2, 3), (3, 3)]
-
-
-def test_save_and_load(tmp_path: Path) -> None:
-    states = turbulence(2, 9, (12, 16), 1)
-    data = Memory(states, layout_of((12, 16), ("vorticity",)), viscosity=0.1)
-    predicted = states[:, 1:] + 0.1 * turbulence(2, 8, (12, 16), 1, seed=1)
-    predicted[1, 5:] = np.nan
-    results = evaluate(rolled(data, predicted, [0, 1], [1, 1]), data)
-    folder = save(results, tmp_path / "run")
-    assert sorted(os.listdir(folder)) == ["metrics.json", "results.zarr"]
-    again = load(folder)
-    xr.testing.assert_identical(again, results)
-    assert json.loads((folder / "metrics.json").read_text()) == summary(results) == summary(again)
-    other = evaluate(rolled(data, states[:, 1:], [0, 1], [1, 1]), data)
-    save(other, folder)
-    xr.testing.assert_identical(load(folder), other)
-    assert sorted(os.listdir(folder)) == ["metrics.json", "results.zarr"]
-
-
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
-    states = turbulence(2, 5, (24,), 1)
-    data = Memory(states, layout_of((24,), ("height",)))
-    results = evaluate(rolled(data, states[:, 1:], [0, 1], [1, 1]), data)
-    (tmp_path / "file").write_text("in the way")
-    with pytest.raises(OSError, match=r"cannot write the results .* choose another folder") as caught:
-        save(results, tmp_path / "file" / "run")
-    assert caught.value.filename == str(tmp_path / "file" / "run")
-    with pytest.raises(FileNotFoundError, match="no results there"):
-        load(tmp_path)
-
-
-@pytest.mark.parametrize("fails", ["writing", "renaming"])
-def test_a_failed_save_leaves_the_old_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: str) -> None:
-    states = turbulence(2, 5, (24,), 1)
-    data = Memory(states, layout_of((24,), ("height",)))
-    results = evaluate(rolled(data, states[:, 1:], [0, 1], [1, 1]), data)
-    save(results, tmp_path)
-
-    def full(*_: Any, **__: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    def refuse(source: Path, target: Path) -> None:
-        if str(source).endswith(".new"):
-            full()
-        rename(source, target)
-
-    rename = os.replace
-    if fails == "writing":
-        monkeypatch.setattr(xr.Dataset, "to_zarr", full)
-    else:
-        monkeypatch.setattr(os, "replace", refuse)
-    with pytest.raises(OSError, match="No space left on device"):
-        save(results.isel(sample=[0]), tmp_path)
-    monkeypatch.undo()
-    xr.testing.assert_identical(load(tmp_path), results)
-    assert sorted(os.listdir(tmp_path)) == ["metrics.json", "results.zarr"]
 
 
 def test_real_stores_end_to_end(tmp_path: Path) -> None:

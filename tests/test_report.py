@@ -22,11 +22,12 @@ from physml import report
 from physml.datasets.store import StoreWriter, TrajectoryStore
 from physml.datasets.trajectories import Segment
 from physml.emulator import Emulator, Origin
-from physml.evaluate import evaluate, save, summary
+from physml.evaluate import evaluate
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 from physml.normalise import Standardise
 from physml.operators import Persistence
 from physml.plot import style
+from physml.results import save, summary
 from physml.rollout import write_rollout
 
 NASTY = "<script>alert('x')</script>"
@@ -334,6 +335,7 @@ def test_rollouts_that_are_gone_are_said(data: TrajectoryStore, tmp_path: Path) 
     path.rename(tmp_path / "moved.zarr")
     page = report.write_report(tmp_path / "report", {"persistence": folder})
     assert f"The rollout of persistence is no longer at {path}" in page.read_text()
+    assert "two thirds of the smallest Nyquist wavenumber" in page.read_text()  # the spectra are still there
     assert not (page.parent / "animation.gif").exists()
     given = report.write_report(
         tmp_path / "report", {"persistence": folder}, rollouts={"persistence": tmp_path / "moved.zarr"}

@@ -26,14 +26,13 @@ from physml.datasets.store import open_group
 from physml.datasets.trajectories import Trajectories
 from physml.emulator import Emulator, Origin
 from physml.evaluate import evaluate as compare_with_truth
-from physml.evaluate import load as load_results
-from physml.evaluate import save as save_results
-from physml.fields import Grid, Layout
 from physml.normalise import Standardise
 from physml.operators import Persistence
 from physml.plot import fields, save, save_animation, spectra, trajectories
 from physml.plot.style import ANIMATIONS, FIGURES, check_suffix
-from physml.rollout import write_rollout
+from physml.results import load as load_results
+from physml.results import save as save_results
+from physml.rollout import BLOWUP, write_rollout
 
 _BATCH = 16
 _TOLD = 8  # blown-up samples that are listed
@@ -113,8 +112,7 @@ def plot(arguments: argparse.Namespace) -> int:
         case "errors":
             save(trajectories.error_growth(_results(arguments.folders)), arguments.out)
         case "spectra":
-            results = _results(arguments.folders)
-            save(spectra.energy(results, grid=_grid(results)), arguments.out)
+            save(spectra.energy(_results(arguments.folders)), arguments.out)
         case unknown:
             raise AssertionError(unknown)
     print(arguments.out)
@@ -171,17 +169,17 @@ def _in_batches_that_fit(write: Callable[[int], Any]) -> None:
 
 
 def _blowups(blowup: np.ndarray, layout: Mapping[str, Any]) -> str:
-    """Which samples blew up, and when."""
-    lost = np.flatnonzero(blowup)
+    """Which samples blew up, when, and what that means: an evaluation, which knows the truth, is stricter."""
+    lost, energy = np.flatnonzero(blowup), f"{BLOWUP:g} times the energy of the training data"
     if not len(lost):
-        return "no sample blew up"
+        return f"no sample left {energy}"
     told = [
         f"sample {row} at lead {blowup[row]} (t = {blowup[row] * layout['dt']:.4g} {layout['time_units']}".rstrip()
         + ")"
         for row in lost[:_TOLD]
     ]
     more = f", and {len(lost) - _TOLD} more" if len(lost) > _TOLD else ""
-    return f"{len(lost)} of {len(blowup)} samples blew up: {', '.join(told)}{more}"
+    return f"{len(lost)} of {len(blowup)} samples blew up (not finite, or beyond {energy}): {', '.join(told)}{more}"
 
 
 # ------------------------------------------------------------------------------------------------------------ results
@@ -205,15 +203,6 @@ def _sample(arguments: argparse.Namespace) -> report.Sample:
     if sample.truth is None:
         print("note: the data that the rollout started from are not there; give --truth STORE", file=sys.stderr)
     return sample
-
-
-def _grid(results: Mapping[str, xr.Dataset]) -> Grid | None:
-    """The grid of the first rollout that is still where it was measured."""
-    for table in results.values():
-        path = Path(table.attrs["physml"]["rollout"])
-        if path.exists():
-            return Layout.from_plain(open_group(path, "rollout")[1]["layout"]).grid
-    return None
 
 
 # ----------------------------------------------------------------------------------------------------------- terminal

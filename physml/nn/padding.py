@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
-from torch.nn import functional
 
 from physml.fields import Boundary
 
@@ -17,7 +17,7 @@ def pad(x: Tensor, width: int, boundaries: Sequence[Boundary]) -> Tensor:
     that needs no symmetry of the field and, unlike reflection, works for an axis of any size down to one point.
 
     Args:
-        x: ``(B, C, *space)``, channels first as convolutions want it, with one to three space axes.
+        x: ``(B, C, *space)``, channels first as convolutions want it, with any number of space axes.
         width: points added at each end; at most the size of the axis where it is periodic.
         boundaries: one for each space axis.
 
@@ -32,10 +32,11 @@ def pad(x: Tensor, width: int, boundaries: Sequence[Boundary]) -> Tensor:
             f"boundaries: got {len(boundaries)} for the {x.ndim - 2} space axes of shape {tuple(x.shape)}; "
             "give one for each."
         )
-    # functional.pad counts from the last axis back, two numbers an axis.
-    last_first = [boundary is Boundary.PERIODIC for boundary in reversed(boundaries)]
-    if any(last_first):
-        x = functional.pad(x, [width * periodic for periodic in last_first for _ in range(2)], mode="circular")
-    if not all(last_first):
-        x = functional.pad(x, [width * (not periodic) for periodic in last_first for _ in range(2)], mode="replicate")
+    for axis, boundary in enumerate(boundaries, start=2):
+        n = x.shape[axis]
+        if boundary is Boundary.PERIODIC:
+            before, after = x.narrow(axis, n - width, width), x.narrow(axis, 0, width)
+        else:
+            before, after = (x.narrow(axis, j, 1).repeat_interleave(width, axis) for j in (0, n - 1))
+        x = torch.cat([before, x, after], axis)
     return x

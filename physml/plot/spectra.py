@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -9,8 +10,6 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from physml.fields import Grid
-from physml.physics.spectra import shell_limit
 from physml.plot.fields import chosen_leads
 from physml.plot.style import TRUTH, blank, label, lines, quantity, styled
 
@@ -19,19 +18,16 @@ SPECTRA = ("energy_spectrum", "variance_spectrum")
 
 
 @styled
-def energy(
-    results: Mapping[str, xr.Dataset], leads: Sequence[int] | None = None, *, grid: Grid | None = None
-) -> Figure:
+def energy(results: Mapping[str, xr.Dataset], leads: Sequence[int] | None = None) -> Figure:
     """Energy spectra at several leads, one panel each, both axes logarithmic; the truth in black.
 
     States without a velocity have no energy; the variance spectrum of their first field is shown. The wavenumber 0 has
-    no place on a logarithmic axis and is left out.
+    no place on a logarithmic axis and is left out. A dashed line marks two thirds of the smallest Nyquist wavenumber,
+    the last shell of the log-spectral error, where the results know it.
 
     Args:
         results: of :func:`physml.evaluate.evaluate`, by the name to show.
         leads: from 1; three between the first and the last if not given.
-        grid: of the states; a dashed line then marks two thirds of its smallest Nyquist wavenumber, the last shell of
-            the log-spectral error.
 
     Raises:
         ValueError: where the results hold no spectrum, as on grids without a uniform axis.
@@ -53,7 +49,7 @@ def energy(
         about = first.attrs["physml"]
         ax.set_title(f"t = {quantity(lead * about['dt'], about['time_units'])} (lead {lead})")
         ax.set_xlabel(label("wavenumber", str(first["wavenumber"].attrs.get("units", ""))))
-    _limit(axes, first, name, grid)
+    _limit(axes, first, name)
     long_name = str(first[name].attrs.get("long_name", name))
     units = str(first[name].attrs.get("units", ""))
     axes[0].set_ylabel(label(long_name, units))
@@ -71,22 +67,21 @@ def _curve(table: xr.Dataset, name: str, lead: int) -> tuple[np.ndarray, np.ndar
     return table["wavenumber"].values[1:], np.where(values > 0, values, np.nan)
 
 
-def _limit(axes: Sequence[Axes], table: xr.Dataset, name: str, grid: Grid | None) -> None:
+def _limit(axes: Sequence[Axes], table: xr.Dataset, name: str) -> None:
     """The 2/3 cut, and an axis that ends six decades below the shells that count, not at rounding noise."""
-    k = table["wavenumber"].values
-    last = len(k) - 1 if grid is None else shell_limit(grid)
+    k, limit = table["wavenumber"].values, table.attrs["physml"].get("shell_limit")
     truth = table[f"{name}_truth"]
     if "field" in truth.dims:
         truth = truth.isel(field=0)
-    counted = truth.values[:, 1 : last + 1]
+    counted = truth.values[:, (k > 0) & (k <= (math.inf if limit is None else limit))]
     counted = counted[np.isfinite(counted) & (counted > 0)]
     for ax in axes:
-        if grid is not None and last >= 1:
-            ax.axvline(k[last], color="0.4", linewidth=0.8, linestyle="--")
-            ax.set_xlim(right=1.5 * k[last])
+        if limit is not None:
+            ax.axvline(limit, color="0.4", linewidth=0.8, linestyle="--")
+            ax.set_xlim(right=1.5 * limit)
             ax.annotate(
                 "2/3",
-                (k[last], 0),
+                (limit, 0),
                 (-3, 4),
                 xycoords=("data", "axes fraction"),
                 textcoords="offset points",

@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from physml.fields import Layout
-from physml.metrics.bootstrap import Interval, Units, bootstrap_interval
 from physml.plot.fields import (
     Colours,
     Frames,
@@ -36,6 +35,7 @@ from physml.plot.fields import (
     value_range,
 )
 from physml.plot.style import TRUTH, blank, label, lines, styled
+from physml.results import independent_units, over_samples, squared
 
 NO_SKILL: Mapping[str, str] = {"nrmse": "prediction of zero", "vrmse": "mean of the truth"}
 """What scores 1."""
@@ -66,8 +66,8 @@ def error_growth(
     final: dict[str, float] = {}
     for ax, name in zip(axes, fields, strict=True):
         for model, table in results.items():
-            curve = _over_samples(table, metric, name)
-            final[model] = final.get(model, 0.0) + _last(curve.mean)
+            curve = over_samples(table.sel(field=name), metric)
+            final[model] = final.get(model, 0.0) + _last(curve)
             _draw(ax, table, curve, look[model], model)
         units = str(next(iter(results.values()))["field_units"].sel(field=name).item()) if metric == "rmse" else ""
         long_name = str(next(iter(results.values()))[metric].attrs.get("long_name", metric))
@@ -102,8 +102,8 @@ def correlation(results: Mapping[str, xr.Dataset], field: str | None = None) -> 
     final: dict[str, float] = {}
     for ax, name in zip(axes, fields, strict=True):
         for model, table in results.items():
-            curve = _over_samples(table, "correlation", name, lost=0.0)
-            final[model] = final.get(model, 0.0) + _last(curve.mean)
+            curve = over_samples(table.sel(field=name), "correlation", unstable="count as zero")
+            final[model] = final.get(model, 0.0) + _last(curve)
             _draw(ax, table, curve, look[model], model)
         for threshold in (0.8, 0.95):
             ax.axhline(threshold, color="0.4", linewidth=0.8, linestyle=":")
@@ -139,22 +139,16 @@ def conserved(results: Mapping[str, xr.Dataset]) -> Figure:
     figure, axes = _panels(len(names), share=False)
     look = lines(results)
     for ax, (name, field) in zip(axes, names, strict=True):
-        longest = max(results.values(), key=lambda table: float(table["lead_time"][-1]))
-        _draw(
-            ax,
-            longest,
-            _over_samples(longest, f"{name}_truth", field, lost=None),
-            {"color": TRUTH},
-            "truth",
-            marks=False,
-        )
-        for model, table in results.items():
-            _draw(ax, table, _over_samples(table, name, field), look[model], model)
+        tables = {model: table if field is None else table.sel(field=field) for model, table in results.items()}
+        longest = max(tables.values(), key=lambda table: float(table["lead_time"][-1]))
+        truth = over_samples(longest, f"{name}_truth", unstable="keep")
+        _draw(ax, longest, truth, {"color": TRUTH}, "truth", marks=False)
+        for model, table in tables.items():
+            _draw(ax, table, over_samples(table, name), look[model], model)
         variable = first[name]
         units = str(variable.attrs.get("units", ""))
         if field is not None:
-            units = str(first["field_units"].sel(field=field).item())
-            units = f"({units})^2" if units else ""
+            units = squared(str(first["field_units"].sel(field=field).item()))
         ax.set_ylabel(label(name if field is None else f"variance of {field}", units))
     _finish(figure, axes, results, ["truth", *results])
     return figure
@@ -230,41 +224,28 @@ def _fields(results: Mapping[str, xr.Dataset], metric: str, field: str | None) -
     return known if field is None else [field]
 
 
-def _over_samples(table: xr.Dataset, name: str, field: str | None, lost: float | None = math.nan) -> Interval:
-    """Mean and interval along ``lead``; unstable samples count as ``lost``, or stay what they are."""
-    variable = table[name] if field is None else table[name].sel(field=field)
-    values = variable.transpose("sample", "lead").values.astype(np.float64)
-    if lost is not None:
-        compared = table["compared"].transpose("sample", "lead").values
-        stable = table["stable"].transpose("sample", "lead").values
-        values = np.where(stable, values, np.where(compared, lost, np.nan))
-    values = np.where(np.isfinite(values), values, np.nan)
-    about = table.attrs["physml"]
-    span = (table.sizes["lead"] - 1) * int(about["stride"]) + 1
-    return bootstrap_interval(
-        values, Units.of(table["trajectory"].values, table["frame"].values, span), **about["interval"]
-    )
-
-
-def _draw(ax: Axes, table: xr.Dataset, curve: Interval, look: Mapping[str, str], name: str, marks: bool = True) -> None:
-    time = table["lead_time"].values
-    ax.plot(time, curve.mean, label=name, **look)  # type: ignore[arg-type]
-    ax.fill_between(time, curve.low, curve.high, color=look["color"], alpha=0.18, linewidth=0)
+def _draw(
+    ax: Axes, table: xr.Dataset, curve: xr.Dataset, look: Mapping[str, str], name: str, marks: bool = True
+) -> None:
+    time, mean = table["lead_time"].values, curve["mean"].values
+    ax.plot(time, mean, label=name, **look)  # type: ignore[arg-type]
+    ax.fill_between(time, curve["low"].values, curve["high"].values, color=look["color"], alpha=0.18, linewidth=0)
     lost = table["unstable_from"].values
     if marks and (lost > 0).any():
         at = np.unique(lost[lost > 0]) - 1
-        known = np.flatnonzero(np.isfinite(curve.mean))
+        known = np.flatnonzero(np.isfinite(mean))
         before = [known[known <= index][-1] if (known <= index).any() else None for index in at]
-        pairs = [(time[index], curve.mean[found]) for index, found in zip(at, before, strict=True) if found is not None]
+        pairs = [(time[index], mean[found]) for index, found in zip(at, before, strict=True) if found is not None]
         if pairs:
             ax.plot(
                 *zip(*pairs, strict=True), "x", color=look["color"], markersize=5, markeredgewidth=1.4, gid="unstable"
             )
 
 
-def _last(values: NDArray[np.float64]) -> float:
-    """The value at the last lead; infinite where the curve ended before, as no sample was left."""
-    return float(values[-1]) if np.isfinite(values[-1]) else math.inf
+def _last(curve: xr.Dataset) -> float:
+    """The mean at the last lead; infinite where the curve ended before, as no sample was left."""
+    value = float(curve["mean"].values[-1])
+    return value if math.isfinite(value) else math.inf
 
 
 def _error_scale(axes: Sequence[Axes]) -> float:
@@ -317,8 +298,7 @@ def _caption(tables: Sequence[xr.Dataset], note: str) -> str:
     about = tables[0].attrs["physml"]["interval"]
     counted = f"{samples[0]}" if len(samples) == 1 else f"{samples[0]} to {samples[-1]}"
     text = f"mean over {counted} sample{'s' if samples[-1] > 1 else ''}" + ("" if note else " while they are stable")
-    span = (tables[0].sizes["lead"] - 1) * int(tables[0].attrs["physml"]["stride"]) + 1
-    units = Units.of(tables[0]["trajectory"].values, tables[0]["frame"].values, span)
+    units = independent_units(tables[0])
     if units.count > 1:
         text += f"; band: {100 * about['confidence']:g} % interval over {units.count} {units.over}"
     return f"{text}; {note}" if note else text

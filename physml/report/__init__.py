@@ -22,12 +22,12 @@ import torch
 import xarray as xr
 
 from physml.datasets.trajectories import Trajectories
-from physml.evaluate import load
 from physml.plot import fields, save_animation, spectra, trajectories
 from physml.plot.style import DPI, png
 from physml.report.page import Drawn, render
 from physml.report.sample import Sample
 from physml.report.tables import Results, Table, table, tabulate
+from physml.results import load
 
 __all__ = ["Sample", "Table", "table", "tabulate", "write_report"]
 
@@ -71,7 +71,7 @@ def write_report(
     results = {name: results[name] for name in made.rows}
     stores, remarks = _stores(results, rollouts)
     samples = {name: Sample.open(path, sample, truth) for name, path in stores.items()}
-    figures = [*_curves(results, samples), *_states(samples)]
+    figures = [*_curves(results), *_states(samples)]
     provenance = _provenance(results, samples)
     created = datetime.now(UTC).isoformat(" ", "seconds")
     paragraphs = [notes] if isinstance(notes, str) else list(notes)
@@ -137,18 +137,17 @@ def _stores(results: Results, rollouts: Mapping[str, str | Path] | None) -> tupl
 # ----------------------------------------------------------------------------------------------------------- figures
 
 
-def _curves(results: Results, samples: Mapping[str, Sample]) -> list[Drawn]:
+def _curves(results: Results) -> list[Drawn]:
     made = [
         _drawn("errors", trajectories.error_growth(results), "Error over the lead time."),
         _drawn("correlation", trajectories.correlation(results), "Correlation with the truth over the lead time."),
         _drawn("balances", trajectories.conserved(results), "What the states hold, over the lead time."),
     ]
     if all(any(name in table for name in spectra.SPECTRA) for table in results.values()):
-        grid = next((sample.layout.grid for sample in samples.values()), None)
         caption = "Spectra at three lead times, averaged over the stable samples."
-        if grid is not None:
+        if next(iter(results.values())).attrs["physml"].get("shell_limit") is not None:
             caption += " The dashed line marks two thirds of the smallest Nyquist wavenumber."
-        made.append(_drawn("spectra", spectra.energy(results, grid=grid), caption))
+        made.append(_drawn("spectra", spectra.energy(results), caption))
     return made
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import xarray as xr
 
-from physml.evaluate import CORRELATIONS, DEFINITIONS, over_samples, summary
+from physml.results import CORRELATIONS, DEFINITIONS, over_samples, summary
 
 Better = Literal["low", "high", "near zero"]
 Mark = Literal["best", "tie", ""]
@@ -72,7 +72,7 @@ class Table:
         columns: in order.
         rows: cells by the key of their column, by the name of the model, best first.
         notes: sentences for the space below.
-        summaries: of :func:`physml.evaluate.summary`, by the name of the model; what the cells were taken from.
+        summaries: of :func:`physml.results.summary`, by the name of the model; what the cells were taken from.
     """
 
     columns: tuple[Column, ...]

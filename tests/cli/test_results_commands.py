@@ -24,12 +24,12 @@ from physml.cli.errors import UserError
 from physml.cli.main import main
 from physml.datasets import TrajectoryStore
 from physml.emulator import Emulator, Origin
-from physml.evaluate import load as load_results
 from physml.fields import Grid
 from physml.metrics import UndefinedMetric
 from physml.normalise import Standardise
 from physml.operators import Operator
 from physml.plot import style
+from physml.results import load as load_results
 
 STEPS = 5
 
@@ -99,6 +99,14 @@ def test_persistence_needs_no_checkpoint(data: TrajectoryStore, rolled: Path) ->
     assert group.attrs["physml"]["model"]["parameters"] == 0
 
 
+def test_what_no_blowup_means_is_said(
+    data: TrajectoryStore, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "r.zarr"
+    results_commands.rollout(options(checkpoint=Path("persistence"), data=Path(data.path), out=out))
+    assert capsys.readouterr().out.endswith("\nno sample left 10 times the energy of the training data\n")
+
+
 def test_models_with_the_same_history_start_together(data: TrajectoryStore, tmp_path: Path) -> None:
     line = f"rollout persistence --data {data.path} --steps {STEPS} --history 3 --out {tmp_path / 'r.zarr'}"
     assert main(line.split()) == 0
@@ -129,7 +137,10 @@ def test_blowups_are_told_and_the_model_is_recorded(
     assert ((blowup >= 2) & (blowup <= 4)).all()
     told = capsys.readouterr().out
     assert f"wrote {out}: 8 samples of {STEPS} frames, up to t = 1.25 s, on " in told
-    assert f"8 of 8 samples blew up: sample 0 at lead {blowup[0]} (t = {0.25 * blowup[0]:.4g} s), sample 1" in told
+    assert (
+        "8 of 8 samples blew up (not finite, or beyond 10 times the energy of the training data): sample 0 at lead "
+        f"{blowup[0]} (t = {0.25 * blowup[0]:.4g} s), sample 1" in told
+    )
 
 
 def test_the_batch_shrinks_until_it_fits(data: TrajectoryStore, tmp_path: Path) -> None:
@@ -215,7 +226,10 @@ def test_plots_are_written(
         assert getattr(opened, "n_frames", 1) == (STEPS if what == "animation" else 1)
 
 
-def test_the_spectra_know_the_grid(evaluated: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_spectra_need_the_results_only(
+    evaluated: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results_commands, "open_group", None)  # no rollout is looked for
     seen = []
     monkeypatch.setattr(results_commands, "save", lambda figure, out: seen.append(figure))
     main(["plot", "spectra", str(evaluated[0]), "--out", str(tmp_path / "x.png")])

@@ -190,11 +190,10 @@ def test_compiles_to_one_graph() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own parts
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_compiled_code_gives_the_same_gradients_at_every_size(axes: int) -> None:
-    operator = small(axes, positions=Harmonics(most=2))
+def test_compiled_code_gives_the_same_gradients_at_every_size() -> None:
+    operator = small(2, positions=Harmonics(most=2))
     compiled = torch.compile(operator, fullgraph=True, dynamic=True)
-    for grid in (box(*[8, 9, 6][:axes]), box(*[12, 8, 7][:axes]), walls(*[8, 9, 10][:axes])):
+    for grid in (box(8, 9), box(12, 8)):
         window = torch.randn(2, 3, *grid.shape, 2)
         gradients = []
         for run in (operator, compiled):

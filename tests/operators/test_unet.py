@@ -190,16 +190,13 @@ def test_compiles_to_one_graph() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the compiler warns of its own parts
-@pytest.mark.parametrize("axes", [1, 2, 3])
-def test_compiled_code_gives_the_same_gradients_at_every_size(axes: int) -> None:
-    operator = small(axes)
-    compiled = torch.compile(operator, fullgraph=True, dynamic=True)
-    for box in (grid(*[8, 6, 4][:axes]), grid(*[4, 8, 6][:axes], boundaries="wpw")):
-        window = torch.randn(2, 3, *box.shape, 2)
-        gradients = []
-        for run in (operator, compiled):
-            operator.zero_grad()
-            run(window, box, 2).square().mean().backward()
-            gradients.append([p.grad.clone() for p in operator.parameters()])
-        # Rounding of float32 in sums of another order; normalisation over few points magnifies it.
-        torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+def test_compiled_code_gives_the_same_gradients() -> None:
+    operator, box = small(2), grid(8, 6, boundaries="pw")
+    window = torch.randn(2, 3, 8, 6, 2)
+    gradients = []
+    for run in (operator, torch.compile(operator, fullgraph=True)):
+        operator.zero_grad()
+        run(window, box, 2).square().mean().backward()
+        gradients.append([p.grad.clone() for p in operator.parameters()])
+    # Rounding of float32 in sums of another order; normalisation over few points magnifies it.
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)

@@ -14,9 +14,9 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from PIL import Image
 
-from physml.evaluate import over_samples
 from physml.fields import Axis, Field, Grid, Layout
 from physml.plot import save_animation, style, trajectories
+from physml.results import over_samples
 
 LOST = 5  # the lead at which a sample of the model "far" blows up
 
@@ -109,7 +109,7 @@ def test_correlation_counts_lost_samples_as_zero_and_shows_the_thresholds(result
 
 def test_balances_show_the_truth_in_black(results: Results) -> None:
     figure = trajectories.conserved(results)
-    assert [ax.get_ylabel() for ax in figure.axes] == ["kinetic energy ((1/s m)^2)", "enstrophy ((1/s)^2)"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["kinetic energy ((m/s)^2)", "enstrophy ((1/s)^2)"]
     for panel, name in enumerate(("kinetic_energy", "enstrophy")):
         drawn = lines(figure, panel)
         assert drawn["truth"].get_color() == style.TRUTH
@@ -119,7 +119,7 @@ def test_balances_show_the_truth_in_black(results: Results) -> None:
 
 def test_states_without_velocity_show_variances(two_fields: Results) -> None:
     figure = trajectories.conserved(two_fields)
-    assert [ax.get_ylabel() for ax in figure.axes] == ["variance of height ((m)^2)", "variance of tracer ((kg)^2)"]
+    assert [ax.get_ylabel() for ax in figure.axes] == ["variance of height (m^2)", "variance of tracer (kg^2)"]
 
 
 def test_several_fields_have_a_panel_each(two_fields: Results) -> None:

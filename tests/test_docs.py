@@ -1,0 +1,120 @@
+"""What the pages of the documentation say is run: Python, files, command lines, tables of numbers.
+
+A block of Python is run, in the order of its page, in an empty folder. ``<!-- not run -->`` before it says why not, and
+``<!-- file: NAME -->`` before a block of any language stores it under that name instead.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shlex
+import sys
+import types
+from pathlib import Path
+from typing import NamedTuple
+
+import matplotlib.pyplot as plt
+import pytest
+
+from physml.cli.main import main, parse
+from physml.metrics import DEFINITIONS as METRICS
+from physml.results import DEFINITIONS as RESULTS
+
+ROOT = Path(__file__).parent.parent
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+EXPERIMENTS = sorted((ROOT / "experiments").glob("*/*.yaml"))
+BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+class Block(NamedTuple):
+    language: str
+    mark: str
+    text: str
+    line: int
+
+
+def blocks(page: Path) -> list[Block]:
+    text = page.read_text("utf-8")
+    return [
+        Block(found["language"], found["mark"] or "", found["text"], text.count("\n", 0, found.start("text")))
+        for found in BLOCK.finditer(text)
+    ]
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of shell that call ``physml``, continued lines joined, without comments."""
+    shell = "".join(block.text for block in blocks(page) if block.language == "sh" and "not run" not in block.mark)
+    return [line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("physml ") and "--help" not in line]
+
+
+def table(page: str) -> dict[str, str]:
+    """Rows of the tables of a page by the code in their first cell."""
+    rows = re.findall(r"^\| `([^`|]+)` \|(.*)\|$", (ROOT / "docs" / page).read_text("utf-8"), re.MULTILINE)
+    return dict(rows)
+
+
+def run(page: Path) -> None:
+    module = types.ModuleType(f"page_{page.stem}")  # a place that class paths can name
+    sys.modules[module.__name__] = module
+    for block in blocks(page):
+        if block.mark.startswith("file: "):
+            Path(block.mark.removeprefix("file: ")).write_text(block.text)
+        elif block.language == "python" and "not run" not in block.mark:
+            exec(compile("\n" * block.line + block.text, str(page), "exec"), vars(module))
+    plt.close("all")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder from which modules can be imported, with the experiments and recipes."""
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    for source in (ROOT / "data").glob("*/*.yaml"):
+        copied = tmp_path / "data" / source.parent.name / source.name
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_text(source.read_text("utf-8"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.delenv("PHYSML_DATA", raising=False)
+    return tmp_path
+
+
+def demonstrate(folder: Path) -> None:
+    """What ``make demo`` leaves, at its smallest size."""
+    spec = importlib.util.spec_from_file_location("demo_run", ROOT / "experiments/demo/run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.demonstrate(module.SMALLEST, Path("data/kolmogorov2d"), Path("runs/demo"))
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial"], ids=lambda page: page.stem)
+def test_python_and_commands_of_a_page(page: Path, folder: Path) -> None:
+    run(page)
+    for line in commands(page):
+        parse(shlex.split(line, comments=True)[1:])  # raises where a command, an option or a file does not exist
+
+
+def test_python_and_commands_of_the_tutorial(folder: Path) -> None:
+    demonstrate(folder)
+    test_python_and_commands_of_a_page(ROOT / "docs/tutorial.md", folder)
+
+
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_costs_of_the_operators_page(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["info", "--json", "-c", str(path)]) == 0
+    told = json.loads(capsys.readouterr().out.splitlines()[-1])
+    cells = [cell.strip() for cell in table("operators.md")[f"{path.parent.name}/{path.name}"].split("|")]
+    assert f"{told['parameters']['trainable']:,}" in cells
+    assert f"{told['forward_flops'] / 1e9:.3g}" in cells
+
+
+def test_every_metric_has_a_row() -> None:
+    assert set(METRICS) | set(RESULTS) <= set(table("metrics.md"))
+
+
+def test_fences_are_closed() -> None:
+    odd = [page.name for page in PAGES if page.read_text("utf-8").count("\n```") % 2]
+    assert odd == []
