@@ -15,10 +15,10 @@ import torch
 import zarr
 from torch import Tensor
 
+from physml.configured import version_of
 from physml.datasets.store import FORMAT, add_coordinate, consolidate, create_state, open_group, read_state
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Windows
-from physml.configured import version_of
 from physml.emulator import Emulator
 from physml.fields import Grid, Layout
 
@@ -116,9 +116,9 @@ def write_rollout(
         split: of ``data``.
         starts: initial states for each segment of the split, evenly spread and not overlapping while there is room.
         start: instead, first known frames counted from the segment's beginning.
-        history: known frames of each sample, at least as many as the emulator reads, which takes the last of them. Models
-            that read different numbers of frames start at the same instants if they are given the same history; as many
-            as the emulator reads if not given.
+        history: known frames of each sample, at least as many as the emulator reads, which takes the last of them.
+            Models that read different numbers of frames start at the same instants if they are given the same
+            history; as many as the emulator reads if not given.
         batch: samples advanced at once.
         model: recorded as provenance, plain values.
         progress: called with frames written and frames in total.

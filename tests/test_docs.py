@@ -25,7 +25,9 @@ from physml.results import DEFINITIONS as RESULTS
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 EXPERIMENTS = sorted((ROOT / "experiments").glob("*/*.yaml"))
-BLOCK = re.compile(r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"(?:^<!-- (?P<mark>[^\n]*) -->\n)?^```(?P<language>\w+)\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 
 
 class Block(NamedTuple):
@@ -46,7 +48,9 @@ def blocks(page: Path) -> list[Block]:
 def commands(page: Path) -> list[str]:
     """Lines of shell that call ``physml``, continued lines joined, without comments."""
     shell = "".join(block.text for block in blocks(page) if block.language == "sh" and "not run" not in block.mark)
-    return [line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("physml ") and "--help" not in line]
+    return [
+        line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("physml ") and "--help" not in line
+    ]
 
 
 def table(page: str) -> dict[str, str]:
@@ -106,9 +110,15 @@ def test_python_and_commands_of_the_tutorial(folder: Path) -> None:
 def test_costs_of_the_operators_page(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info", "--json", "-c", str(path)]) == 0
     told = json.loads(capsys.readouterr().out.splitlines()[-1])
-    cells = [cell.strip() for cell in table("operators.md")[f"{path.parent.name}/{path.name}"].split("|")]
-    assert f"{told['parameters']['trainable']:,}" in cells
-    assert f"{told['forward_flops'] / 1e9:.3g}" in cells
+    frames, *grid, _ = told["input_shape"]
+    cells = (
+        told["operator"].rpartition(".")[2],
+        " × ".join(map(str, grid)),
+        f"{frames} → {told['output_shape'][0]}",
+        f"{told['parameters']['trainable']:,}",
+        f"{told['forward_flops'] / 1e9:.3g}",
+    )
+    assert table("operators.md")[f"{path.parent.name}/{path.name}"] == f" {' | '.join(cells)} ", "write the right side"
 
 
 def test_every_metric_has_a_row() -> None:

@@ -1,4 +1,4 @@
-"""Every experiment: parsed, made on the device meta, counted; the small ones also trained for a step; the demonstration."""
+"""Every experiment: parsed, made on the device meta, counted; the small ones trained for a step; the demonstration."""
 
 from __future__ import annotations
 

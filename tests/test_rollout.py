@@ -160,7 +160,9 @@ def test_data_of_another_kind_are_refused(store: TrajectoryStore, tmp_path: Path
 
 def test_models_with_the_same_history_start_together(store: TrajectoryStore, tmp_path: Path) -> None:
     paths = [
-        write_rollout(trained(Shift(dt=store.layout.dt, frames=n), store), store, tmp_path / f"{n}.zarr", steps=4, history=3)
+        write_rollout(
+            trained(Shift(dt=store.layout.dt, frames=n), store), store, tmp_path / f"{n}.zarr", steps=4, history=3
+        )
         for n in (1, 3)
     ]
     one, three = (xarray.open_zarr(path) for path in paths)

@@ -1,7 +1,7 @@
 """The demonstration: every command from nothing to a report, in one process.
 
-``make demo`` runs it; ``--smallest`` runs the same commands at a size for tests. Each command is printed before it runs and can
-be typed by itself. Interrupted, the same call continues where it stopped.
+``make demo`` runs it; ``--smallest`` runs the same commands at a size for tests. Each command is printed before it runs
+and can be typed by itself. Interrupted, the same call continues where it stopped.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from physml.cli.main import main
 HERE = Path(__file__).parent
 RECIPE = HERE.parents[1] / "data" / "kolmogorov2d" / "demo.yaml"
 SMALLEST = {
-    "make": "--trajectories 4 --frames 24 --grid 32 --solve_grid 32 --step 0.03125 --warmup_time 0.5 --test 0.25 --validation 0.25",
+    "make": "--trajectories 4 --frames 24 --grid 32 --solve_grid 32 --step 0.03125 --warmup_time 0.5"
+    " --test 0.25 --validation 0.25",
     "fit": "--trainer.max_steps 4 --data.init_args.shape [32,32]",
     "steps": "8",
 }
@@ -38,9 +39,8 @@ def demonstrate(size: dict[str, str], data: Path, folder: Path) -> Path:
     store = data / "demo.zarr"
     run(f"data make kolmogorov2d -c {RECIPE} --out {store} {size['make']}")
     for name in ("factformer", "fno"):
-        run(
-            f"fit -c {HERE / name}.yaml --data.init_args.store {store} --trainer.default_root_dir {folder / name} {size['fit']}"
-        )
+        places = f"--data.init_args.store {store} --trainer.default_root_dir {folder / name}"
+        run(f"fit -c {HERE / name}.yaml {places} {size['fit']}")
     for name in ("factformer", "fno", "persistence"):
         checkpoint = name if name == "persistence" else folder / name / "best.ckpt"
         rollout = folder / "rollouts" / f"{name}.zarr"

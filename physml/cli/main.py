@@ -17,7 +17,6 @@ from typing import Any, NoReturn
 
 from physml.cli.errors import UserError, did_you_mean, missing, nearest, report
 
-
 PERSISTENCE = "persistence"
 """Instead of a checkpoint of ``physml rollout``: the forecast that nothing changes, which needs no training."""
 
