@@ -11,6 +11,11 @@ from torch import Tensor
 from physml.nn.spectral_convolution import FourierBasis, SpectralConvolution
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def by_fft(layer: SpectralConvolution, x: Tensor) -> Tensor:
     """The same operation written with ``torch.fft``."""
     weight, space = torch.view_as_complex(layer.weight), x.shape[1:-1]
@@ -78,7 +83,6 @@ def test_gradient_is_exact() -> None:
 
 
 def test_keeps_the_size_of_noise() -> None:
-    torch.manual_seed(0)
     layer = SpectralConvolution(inputs=64, outputs=64, modes=[16, 16])
     # All wavenumbers of a 32 x 32 grid are kept, and 64 channels of variance 1 are summed with weights of mean square
     # 2 / (64 + 64). The standard deviation of this estimate is below 1 %.

@@ -12,6 +12,11 @@ from physml.operators.operator import Operator
 from physml.operators.unet import UNet
 
 
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    torch.manual_seed(0)
+
+
 def grid(*shape: int, boundaries: str = "ppp") -> Grid:
     """A box whose axes are periodic (``p``) or walls (``w``)."""
 
@@ -107,7 +112,6 @@ def test_blocks_start_as_their_shortcut() -> None:
 
 
 def test_starts_near_zero() -> None:
-    torch.manual_seed(0)
     operator = UNet(channels=1, axes=2, width=16, multipliers=[1, 2])
     assert 0 < operator(torch.randn(1, 1, 16, 16, 1), grid(16, 16), 1).std() < 0.5
 
@@ -133,7 +137,6 @@ def test_every_output_frame_is_its_own() -> None:
 
 
 def test_learns_a_translation() -> None:
-    torch.manual_seed(0)
     operator = UNet(channels=1, axes=1, width=8, multipliers=[1, 2], blocks=1, groups=1)
     optimiser = torch.optim.Adam(operator.parameters(), lr=0.01)
     x = torch.arange(16) * (2 * math.pi / 16)
