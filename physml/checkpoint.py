@@ -1,7 +1,8 @@
 """Save and load an emulator; refuse what cannot be trusted.
 
-A checkpoint holds tensors, numbers, strings, lists and dictionaries only and is read with ``weights_only=True``:
-opening one from a stranger runs none of his code.
+A checkpoint holds tensors, numbers, strings, lists and dictionaries only and is read with ``weights_only=True``. The
+classes it names are used only if they come from physml, or from modules that are imported already: opening a checkpoint
+from a stranger runs none of his code.
 """
 
 from __future__ import annotations
@@ -78,6 +79,14 @@ def read(path: str | Path) -> dict[str, Any]:
     return content
 
 
+def origin_of(about: Mapping[str, Any]) -> Origin | None:
+    """What the emulator of a checkpoint was trained on, from its entry ``physml``."""
+    plain = about.get("origin")
+    if plain is None:
+        return None
+    return Origin(Layout.from_plain(plain["layout"]), plain["statistics"], plain["stride"], plain["fingerprint"])
+
+
 def load(path: str | Path, device: str | torch.device = "cpu") -> Emulator:
     """The trained emulator of a checkpoint, ready to predict.
 
@@ -101,11 +110,7 @@ def load(path: str | Path, device: str | torch.device = "cpu") -> Emulator:
             f"{path}: its weights do not fit the {about['operator']['class_path'].rpartition('.')[2]} it describes "
             f"({' '.join(str(problem).split())[:160]}); it was written by physml {about['versions']['physml']}."
         ) from None
-    if about["origin"] is not None:
-        origin = about["origin"]
-        emulator.origin = Origin(
-            Layout.from_plain(origin["layout"]), origin["statistics"], origin["stride"], origin["fingerprint"]
-        )
+    emulator.origin = origin_of(about)
     return emulator.to(device).eval()
 
 
@@ -117,12 +122,16 @@ def save(content: Mapping[str, Any], path: str | Path) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.new")
+    beside = path.with_name(f".{path.name}.new")
     try:
         with open(beside, "wb") as file:
             torch.save(dict(content), file)
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
+    except RuntimeError as problem:  # torch reports a failed write as a position it did not expect
+        if isinstance(problem.__context__, OSError):
+            raise OSError(problem.__context__.errno, problem.__context__.strerror, str(path)) from problem
+        raise
     finally:
         beside.unlink(missing_ok=True)

@@ -8,6 +8,7 @@ stores, and rebuilding it gives the same object. Constructors are therefore keyw
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
@@ -59,6 +60,12 @@ def version_of(package: str) -> str:
 def find(class_path: str, kind: type) -> type:
     """The class a dotted path names, which must be a ``kind``; nothing else is ever called."""
     module, _, name = class_path.rpartition(".")
+    if not (module.startswith("physml.") or module in sys.modules):
+        raise ValueError(
+            f"class_path: {class_path!r} is not part of physml, and its module is not imported; if you trust "
+            "it, import it "
+            f"first, or set PHYSML_IMPORT={module} for the command line."
+        )
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError):
@@ -72,8 +79,11 @@ def find(class_path: str, kind: type) -> type:
 
 def rebuild(described: Mapping[str, Any], kind: type) -> Any:
     """Make the object that :meth:`Configured.describe` described; its class must be a ``kind``."""
-    arguments = {
-        name: rebuild(value, Configured) if isinstance(value, Mapping) and "class_path" in value else value
-        for name, value in described.get("init_args", {}).items()
-    }
+    arguments = {name: _made(value) for name, value in (described.get("init_args") or {}).items()}
     return find(described["class_path"], kind)(**arguments)
+
+
+def _made(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return rebuild(value, Configured) if "class_path" in value else {k: _made(item) for k, item in value.items()}
+    return [_made(item) for item in value] if isinstance(value, (list, tuple)) else value

@@ -168,20 +168,16 @@ def save(results: xr.Dataset, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     text = json.dumps(summary(results), indent=2, allow_nan=False) + "\n"
-    store, stale = folder / f".results.zarr.{os.getpid()}.new", folder / f".results.zarr.{os.getpid()}.old"
-    note = folder / f".metrics.json.{os.getpid()}.new"
+    store, stale = folder / ".results.zarr.new", folder / ".results.zarr.old"
+    note = folder / ".metrics.json.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         results.to_zarr(store, mode="w", consolidated=False, zarr_format=3)
         note.write_text(text)
         if (folder / "results.zarr").exists():
+            shutil.rmtree(stale, ignore_errors=True)
             os.replace(folder / "results.zarr", stale)
-        try:
-            os.replace(store, folder / "results.zarr")
-        except OSError:
-            if stale.exists():
-                os.replace(stale, folder / "results.zarr")
-            raise
+        os.replace(store, folder / "results.zarr")
         os.replace(note, folder / "metrics.json")
     except OSError as problem:
         reason = problem.strerror or str(problem)
@@ -191,6 +187,8 @@ def save(results: xr.Dataset, folder: str | Path) -> Path:
     finally:
         with contextlib.suppress(OSError):
             note.unlink(missing_ok=True)
+            if stale.exists() and not (folder / "results.zarr").exists():
+                os.replace(stale, folder / "results.zarr")
         for left in (store, stale):
             shutil.rmtree(left, ignore_errors=True)
     return folder

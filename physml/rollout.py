@@ -68,14 +68,9 @@ def frame_stride(emulator: Emulator, data: Trajectories) -> int:
     origin = emulator.origin
     if origin is None:
         raise ValueError("emulator: it has not been trained; load one with physml.load.")
-    if [f.name for f in origin.layout.fields] != list(data.layout.names) or len(data.layout.grid.axes) != len(
-        origin.layout.grid.axes
-    ):
-        raise ValueError(
-            f"data: {data.path} has fields {', '.join(data.layout.names)} on {len(data.layout.grid.axes)} axes; "
-            "the emulator "
-            f"was trained on {', '.join(origin.layout.names)} on {len(origin.layout.grid.axes)} axes."
-        )
+    theirs, ours = _kind(data.layout), _kind(origin.layout)
+    if theirs != ours:
+        raise ValueError(f"data: {data.path} has {theirs}; the emulator was trained on {ours}.")
     wanted = origin.layout.dt * origin.stride
     stride = round(wanted / data.layout.dt)
     if stride < 1 or abs(stride * data.layout.dt - wanted) > 1e-6 * wanted:
@@ -85,6 +80,12 @@ def frame_stride(emulator: Emulator, data: Trajectories) -> int:
             "whole number of them."
         )
     return stride
+
+
+def _kind(layout: Layout) -> str:
+    """Fields with units and axes with boundaries, in words: what no emulator can bridge."""
+    fields = ", ".join(f"{item.name} [{item.units or '1'}]" for item in layout.fields)
+    return f"{fields} on axes {', '.join(f'{axis.name} ({axis.boundary})' for axis in layout.grid.axes)}"
 
 
 def write_rollout(
@@ -149,6 +150,10 @@ def write_rollout(
         "weights": _digest(emulator),
     }
     group = _open(out, about, layout, places)
+    written: Any = dict(group.attrs)["physml"]
+    if written["complete"]:
+        progress(steps * len(places), steps * len(places))
+        return out
     state: zarr.Array = group["state"]  # type: ignore[assignment]
     done: zarr.Array = group["done"]  # type: ignore[assignment]
     blowup: zarr.Array = group["blowup"]  # type: ignore[assignment]
@@ -206,7 +211,8 @@ def _places(
         return [windows.place(index) for index in range(len(windows))]
     span = stride * (known - 1) + 1
     places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]
-    if not places or min(start) < 0:
+    fits = {frame for frame in start for s in segments if frame >= 0 and s.start + frame + span <= s.stop}
+    if fits != set(start):
         raise ValueError(
             f"start: got {list(start)}; segments of split {split!r} have up to "
             f"{max(s.stop - s.start for s in segments)} frames "
@@ -246,11 +252,14 @@ def _outside(emulator: Emulator, frame: Tensor, grid: Grid) -> np.ndarray:
 def _open(out: Path, about: Mapping[str, Any], layout: Layout, places: Sequence[tuple[int, int]]) -> zarr.Group:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         _, found = open_group(out, "rollout")
-        for key in ("source", "weights", "starts", "steps", "stride"):
-            if found[key] != about[key]:
+        for key in ("weights", "starts", "steps", "stride", "known_frames", "frames_per_call"):
+            if found.get(key) != about[key]:
                 raise ValueError(
                     f"{out}: already holds another rollout (its {key} differs); give another --out, or delete it."
                 )
+        for key in ("fingerprint", "split"):
+            if found["source"][key] != about["source"][key]:
+                raise ValueError(f"{out}: already holds a rollout of other data; give another --out, or delete it.")
         return zarr.open_group(out, mode="r+", use_consolidated=False)
     out.parent.mkdir(parents=True, exist_ok=True)
     beside = out.with_name(f".{out.name}.new")

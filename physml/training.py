@@ -11,17 +11,16 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.cli import OptimizerCallable
 from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from physml import checkpoint
+from physml.assessment import Assessment, RolloutAssessment
 from physml.configured import Configured
 from physml.emulator import Emulator, Origin
 from physml.fields import Batch
-from physml.metrics import RolloutError
 from physml.normalise import Normaliser
 from physml.objectives import Objective
 from physml.operators import Operator
-from physml.rollout import rollout
 
 
 class Diverged(ValueError):
@@ -56,11 +55,13 @@ class OneCycle(Schedule):
         self.warmup, self.start, self.end, self.cycle_momentum = warmup, start, end, cycle_momentum
 
     def build(self, optimizer: Optimizer, steps: int) -> LRScheduler:
+        if steps < 4:  # too few to rise and fall
+            return LambdaLR(optimizer, lambda _: 1.0)
         return OneCycleLR(
             optimizer,
             max_lr=[group["lr"] for group in optimizer.param_groups],
             total_steps=steps,
-            pct_start=self.warmup,
+            pct_start=max(self.warmup, 1.5 / steps),  # torch divides by the steps of the rise, less one
             div_factor=1 / self.start,
             final_div_factor=1 / self.end,
             cycle_momentum=self.cycle_momentum,
@@ -79,7 +80,7 @@ class Training(LightningModule):
         objective: what is minimised.
         optimizer: makes the optimiser from the parameters.
         schedule: of the learning rate; constant if ``None``.
-        evaluation_steps: frames that validation and test roll out.
+        assessment: what validation and test compute; a rollout of 16 frames if not given.
         compile: compile the operator with ``torch.compile``.
     """
 
@@ -91,18 +92,19 @@ class Training(LightningModule):
         objective: Objective,
         optimizer: OptimizerCallable,
         schedule: Schedule | None = None,
-        evaluation_steps: int = 16,
+        assessment: Assessment | None = None,
         compile: bool = False,
     ) -> None:
         super().__init__()
         self.emulator = Emulator(operator, normaliser)
         self.objective = objective
         self._make_optimizer, self._schedule = optimizer, schedule
-        self.evaluation_steps = evaluation_steps
+        self.assessment = assessment or RolloutAssessment()
         self.config: dict[str, Any] = {}
         if compile:
             operator.compile()
         self._not_finite: Tensor | None = None
+        self._data_origin: Origin | None = None
 
     # what the data module asks
 
@@ -115,6 +117,11 @@ class Training(LightningModule):
     def horizon(self) -> int:
         """Frames after the known ones that the objective needs."""
         return self.objective.horizon
+
+    @property
+    def assessed(self) -> int:
+        """Frames after the known ones that validation and test need."""
+        return self.assessment.horizon
 
     @property
     def seed(self) -> int:
@@ -150,17 +157,10 @@ class Training(LightningModule):
         data = datamodule.data
         origin = Origin(data.layout, data.statistics.to_plain(), datamodule.stride, data.fingerprint)
         if stage == "fit":
-            if getattr(self.objective, "frames", 0) > self.emulator.steps:
-                raise ValueError(
-                    f"model.objective.init_args.frames: got {self.objective.frames}, the operator predicts at most "
-                    f"{self.emulator.steps} frames a call (model.operator.init_args.steps)."
-                )
+            self.objective.check(self.emulator.steps)
             self.emulator.learn(origin)
-        elif self.emulator.origin is None:
-            self.emulator.origin = origin
-        channels = self.emulator.operator.channels
-        self.validation_error = RolloutError(leads=self.evaluation_steps, channels=channels)
-        self.test_error = RolloutError(leads=self.evaluation_steps, channels=channels)
+        self._data_origin = origin
+        self.assessment.prepare(self.emulator)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         # three numbers to one seed by a fixed mixing, so that neighbouring steps share nothing
@@ -182,25 +182,45 @@ class Training(LightningModule):
         if (batch_idx + 1) % self._every == 0:  # a read-out makes the CPU wait for the GPU
             self._refuse_divergence()
 
-    def _refuse_divergence(self) -> None:
-        if self._not_finite is not None and bool(self._not_finite):
+    def _refuse_divergence(self, *more: Tensor) -> None:
+        """Raise on every process if a number is not finite on any."""
+        flags = [~torch.isfinite(value).all() for value in more]
+        if self._not_finite is not None:
+            flags.append(self._not_finite)
+        bad = bool(torch.stack(flags).any()) if flags else False
+        if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
             raise Diverged(
                 f"train/loss: became NaN or infinite before step {self.global_step}; lower "
-                "model.optimizer.init_args.lr, or set "
-                "trainer.gradient_clip_val."
+                "model.optimizer.init_args.lr, "
+                "or set trainer.gradient_clip_val."
             )
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
-        self._refuse_divergence()
+        self._refuse_divergence(*(parameter.detach() for parameter in self.parameters()))
         checkpoint_["physml"] = checkpoint.describe(self.emulator, self.config)
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
-        found = checkpoint_.get("physml", {}).get("operator", {}).get("class_path")
-        ours = self.emulator.operator.describe()["class_path"]
-        if found != ours:
-            raise ValueError(
-                f"checkpoint: holds {found}, the experiment trains {ours}; give the checkpoint of this experiment."
-            )
+        about = checkpoint_.get("physml", {})
+        ours = {"operator": self.emulator.operator.describe(), "normaliser": self.emulator.normaliser.describe()}
+        for name, described in ours.items():
+            found = about.get(name, {})
+            if found.get("class_path") != described["class_path"]:
+                raise ValueError(
+                    f"checkpoint: holds the {name} {found.get('class_path')}, the experiment trains "
+                    f"{described['class_path']}; give the checkpoint of this experiment."
+                )
+        origin = checkpoint.origin_of(about)
+        if origin is None or self._data_origin is None:
+            return
+        data = self._data_origin
+        apart = origin.layout.difference(data.layout)
+        if apart is None and origin.stride != data.stride:
+            apart = f"stride {origin.stride} against {data.stride}"
+        if apart is None and self.trainer.training and origin.fingerprint != data.fingerprint:
+            apart = f"fingerprint {origin.fingerprint} against {data.fingerprint}: the data were made anew"
+        if apart:
+            raise ValueError(f"checkpoint: was trained on other data ({apart}); give the data it was trained on.")
+        self.emulator.origin = origin
 
     def configure_optimizers(self) -> Any:
         optimizer = self._make_optimizer(self.parameters())
@@ -209,29 +229,18 @@ class Training(LightningModule):
         scheduler = self._schedule.build(optimizer, self.total_batches // self.trainer.accumulate_grad_batches)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def _rolled_out(self, batch: Batch, error: RolloutError) -> None:
-        known, truth = batch.inputs["state"], batch.targets["state"]
-        frames = list(rollout(self.emulator, known.values, truth.values.shape[1], known.grid))
-        error.update(torch.stack(frames, dim=1), truth.values, known.grid)
-
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self._rolled_out(batch, self.validation_error)
+        self.assessment.update(self.emulator, batch)
 
     def on_validation_epoch_end(self) -> None:
-        self._report("val", self.validation_error)
+        self._report("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self._rolled_out(batch, self.test_error)
+        self.assessment.update(self.emulator, batch)
 
     def on_test_epoch_end(self) -> None:
-        self._report("test", self.test_error)
+        self._report("test")
 
-    def _report(self, prefix: str, error: RolloutError) -> None:
-        result = error.compute()
-        whole = result["relative_l2"]
-        # a rollout that blew up must lose against any that did not
-        whole = torch.where(result["unstable"] > 0, torch.full_like(whole, torch.inf), whole)
-        self.log(f"{prefix}/rollout", whole, prog_bar=True)
-        self.log(f"{prefix}/first_frame", result["nrmse"][0].mean())
-        self.log(f"{prefix}/last_frame", result["nrmse"][-1].mean())
-        error.reset()
+    def _report(self, prefix: str) -> None:
+        for place, (name, value) in enumerate(self.assessment.compute().items()):
+            self.log(f"{prefix}/{name}", value, prog_bar=place == 0)

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
-from physml.configured import find, rebuild
+from physml.configured import Configured, find, rebuild
 from physml.nn.factorised import PublishedKernels
 from physml.objectives import Curriculum, NextStep, Objective, Pushforward
 from physml.operators import FactFormer, Operator
@@ -32,6 +33,25 @@ def test_only_classes_of_the_wanted_kind_are_called() -> None:
         find("physml.objectives.NextStep", Operator)
     with pytest.raises(ValueError, match="no class"):
         find("physml.operators.Nothing", Operator)
+
+
+class Stack(Configured):
+    def __init__(self, *, parts: list[Curriculum], names: dict[str, int]) -> None:
+        self.parts, self.names = parts, names
+
+
+def test_lists_of_objects_survive() -> None:
+    stack = Stack(parts=[Curriculum(over=2), Curriculum(over=3)], names={"a": 1})
+    again = rebuild(stack.describe(), Stack)
+    assert [part.over for part in again.parts] == [2, 3] and again.names == {"a": 1}
+
+
+def test_modules_that_nobody_imported_are_not_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stranger.py").write_text(f"open({str(tmp_path / 'trapped')!r}, 'w')")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match="PHYSML_IMPORT=stranger"):
+        find("stranger.Operator", Operator)
+    assert not (tmp_path / "trapped").exists()
 
 
 def test_arguments_must_be_named() -> None:

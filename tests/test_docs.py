@@ -17,6 +17,7 @@ from typing import NamedTuple
 
 import matplotlib.pyplot as plt
 import pytest
+import yaml
 
 from physml.cli.main import main, parse
 from physml.metrics import DEFINITIONS as METRICS
@@ -128,3 +129,12 @@ def test_every_metric_has_a_row() -> None:
 def test_fences_are_closed() -> None:
     odd = [page.name for page in PAGES if page.read_text("utf-8").count("\n```") % 2]
     assert odd == []
+
+
+def test_the_tutorial_shows_the_experiment_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    path = ROOT / "experiments/demo/factformer.yaml"
+    assert main(["info", "-c", str(path)]) == 0
+    told, text = capsys.readouterr().out, (ROOT / "docs/tutorial.md").read_text("utf-8")
+    steps = yaml.safe_load(path.read_text("utf-8"))["trainer"]["max_steps"]
+    assert f"```text\n{told}```\n" in text
+    assert f"trained {steps} steps (" in text, "run the commands of the tutorial again and show what they print"

@@ -140,6 +140,11 @@ def test_another_rollout_is_not_overwritten(store: TrajectoryStore, tmp_path: Pa
     write_rollout(emulator, store, tmp_path / "x.zarr", steps=4)
     with pytest.raises(ValueError, match="its steps differs"):
         write_rollout(emulator, store, tmp_path / "x.zarr", steps=5)
+    for other in ({"history": 3}, {"split": "validation"}):
+        with pytest.raises(ValueError, match="already holds"):
+            write_rollout(emulator, store, tmp_path / "x.zarr", steps=4, **other)  # type: ignore[arg-type]
+    again = xarray.open_zarr(write_rollout(emulator, store, tmp_path / "x.zarr", steps=4))
+    assert again.attrs["physml"]["complete"]
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "a.txt").write_text("mine")
     with pytest.raises(ValueError, match="zarr"):
@@ -150,7 +155,7 @@ def test_another_rollout_is_not_overwritten(store: TrajectoryStore, tmp_path: Pa
 def test_data_of_another_kind_are_refused(store: TrajectoryStore, tmp_path: Path) -> None:
     emulator = trained(Persistence(channels=1, axes=2), store)
     other = make_store(tmp_path / "line.zarr", shape=(16,))
-    with pytest.raises(ValueError, match="on 1 axes; the emulator was trained on"):
+    with pytest.raises(ValueError, match=r"on axes x \(periodic\); the emulator was trained on vorticity"):
         write_rollout(emulator, other, tmp_path / "x.zarr", steps=2)
     emulator.origin = Origin(store.layout, emulator.origin.statistics, stride=1)  # type: ignore[union-attr]
     object.__setattr__(emulator.origin.layout, "dt", 0.3)
@@ -183,3 +188,5 @@ def test_starts_are_counted_from_the_segment(store: TrajectoryStore, tmp_path: P
     assert math.isfinite(float(xarray.open_zarr(longer).state[0, -1].mean()))
     with pytest.raises(ValueError, match="segments of split 'test' have up to 20 frames"):
         write_rollout(emulator, store, tmp_path / "z.zarr", steps=4, start=[19])
+    with pytest.raises(ValueError, match="segments of split"):  # one start that fits does not hide one that does not
+        write_rollout(emulator, store, tmp_path / "z.zarr", steps=4, start=[0, 500])

@@ -12,8 +12,10 @@ import torch
 from lightning.pytorch import Callback, Trainer, seed_everything
 from lightning.pytorch.callbacks import EMAWeightAveraging
 from torch import Tensor
+from waves import make_store
 
 from physml import checkpoint
+from physml.assessment import RolloutAssessment
 from physml.callbacks import Interrupted, WholeCheckpoints, run_callbacks
 from physml.datasets import TrajectoryData, TrajectoryStore
 from physml.fields import Grid
@@ -31,7 +33,7 @@ def module(**changes: Any) -> Training:
         "objective": NextStep(noise=0.1, pushforward=Pushforward(after=3, every=2)),
         "optimizer": lambda parameters: torch.optim.AdamW(parameters, lr=1e-3),
         "schedule": OneCycle(),
-        "evaluation_steps": 4,
+        "assessment": RolloutAssessment(steps=4),
     }
     return Training(**arguments | changes)
 
@@ -161,6 +163,33 @@ def test_a_loss_that_is_no_number_stops_the_run_and_spares_the_checkpoint(
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 4
 
 
+class Poisoned(Exploding):
+    """A finite loss with a gradient that is no number, at the fifth call."""
+
+    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+        self.calls += self.training
+        bad = torch.sqrt(self.weight * 0) if self.calls == 5 else 0.0
+        return (self.weight + bad) * window[:, -1:]
+
+
+def test_weights_that_are_no_numbers_are_never_saved(store: TrajectoryStore, tmp_path: Path) -> None:
+    poisoned = module(operator=Poisoned(), normaliser=Standardise(), objective=NextStep())
+    with pytest.raises(Diverged):
+        trainer(tmp_path, 5, val_check_interval=4, log_every_n_steps=50).fit(
+            poisoned, datamodule=data(store), weights_only=True
+        )
+    assert all(torch.isfinite(value).all() for path in tmp_path.glob("*.ckpt") for value in weights(path).values())
+
+
+def test_data_made_anew_are_not_taken_for_the_old(store: TrajectoryStore, tmp_path: Path) -> None:
+    trainer(tmp_path, 2, val_check_interval=1).fit(module(), datamodule=data(store), weights_only=True)
+    other = make_store(tmp_path / "other.zarr", count=5)
+    with pytest.raises(ValueError, match="the data were made anew"):
+        trainer(tmp_path, 4, val_check_interval=1).fit(
+            module(), datamodule=data(other), ckpt_path=tmp_path / "last.ckpt", weights_only=True
+        )
+
+
 def test_a_full_disk_leaves_the_last_checkpoint(
     store: TrajectoryStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -198,7 +227,7 @@ def test_contradictions_are_refused_before_training(store: TrajectoryStore, tmp_
     with pytest.raises(ValueError, match=r"trainer\.max_steps: not given"):
         trainer(tmp_path, 1, max_steps=-1).fit(module(), datamodule=data(store))
     with pytest.raises(ValueError, match="ask for fewer frames"):
-        trainer(tmp_path).fit(module(evaluation_steps=50), datamodule=data(store))
+        trainer(tmp_path).fit(module(assessment=RolloutAssessment(steps=50)), datamodule=data(store))
 
 
 def test_a_checkpoint_of_another_operator_is_refused(store: TrajectoryStore, tmp_path: Path) -> None:
@@ -207,6 +236,21 @@ def test_a_checkpoint_of_another_operator_is_refused(store: TrajectoryStore, tmp
         trainer(tmp_path).fit(
             module(operator=Exploding()), datamodule=data(store), ckpt_path=tmp_path / "last.ckpt", weights_only=True
         )
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 5, 50])
+def test_the_learning_rate_rises_to_its_largest_and_falls(steps: int) -> None:
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], lr=0.5)
+    schedule, rates = OneCycle().build(optimizer, steps), []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step() if len(rates) < steps else None
+    assert max(rates) <= 0.5 + 1e-12
+    if steps >= 50:
+        top = rates.index(max(rates))
+        assert max(rates) > 0.49 and rates[0] == pytest.approx(0.5 * 0.04) and top == pytest.approx(10, abs=1)
+        assert rates[-1] == pytest.approx(0.5 * 0.04 * 1e-3)
 
 
 def test_the_seed_decides(store: TrajectoryStore, tmp_path: Path) -> None:

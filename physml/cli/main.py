@@ -133,6 +133,7 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
     start.add_argument("--start", type=_indices, metavar="0,10", help="frames of each trajectory to start at")
     start.add_argument("--starts", type=_count, metavar="N", help="or: starts, spread over each trajectory")
     parser.add_argument("--steps", type=_count, required=True, metavar="N", help="frames to predict")
+    parser.add_argument("--stride", type=_count, metavar="N", help="of persistence: stored frames a step (default: 1)")
     parser.add_argument("--history", type=_count, metavar="N", help="known frames: models given as many start together")
     parser.add_argument("--out", type=Path, required=True, metavar="X.zarr", help="the store to write")
 
@@ -473,6 +474,10 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     # Last, so that a file there hides no package.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    # Threads of torch that wait for each other must not spin: on a busy machine that costs more than all the work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    for name in filter(None, os.environ.get("PHYSML_IMPORT", "").split(",")):
+        import_module(name)
     module, _, function = command.target.partition(":")
     try:
         return int(getattr(import_module(module), function)(arguments) or 0)

@@ -43,7 +43,7 @@ def rollout(arguments: argparse.Namespace) -> int:
     _writable(arguments.out)
     data = open_trajectories(arguments.data)
     device = _device()
-    emulator, model = _emulator(arguments.checkpoint, data, device)
+    emulator, model = _emulator(arguments.checkpoint, data, device, arguments.stride)
     with _progress("rolling out") as progress:
         _in_batches_that_fit(
             lambda batch: write_rollout(
@@ -122,14 +122,16 @@ def plot(arguments: argparse.Namespace) -> int:
 # ------------------------------------------------------------------------------------------------------------- models
 
 
-def _emulator(checkpoint: Path, data: Trajectories, device: str) -> tuple[Emulator, dict[str, Any]]:
+def _emulator(checkpoint: Path, data: Trajectories, device: str, stride: int | None) -> tuple[Emulator, dict[str, Any]]:
     """The emulator and what is recorded of it."""
     if str(checkpoint) == PERSISTENCE and not checkpoint.exists():
         layout = data.layout
         operator = Persistence(channels=len(layout.fields), axes=len(layout.grid.axes))
         emulator = Emulator(operator, Standardise())
-        emulator.learn(Origin(layout, data.statistics.to_plain(), 1, data.fingerprint))
+        emulator.learn(Origin(layout, data.statistics.to_plain(), stride or 1, data.fingerprint))
         return emulator.to(device).eval(), {"operator": operator.describe(), "parameters": 0}
+    if stride is not None:
+        raise UserError("--stride: a checkpoint knows its own", expected=f"--stride with {PERSISTENCE} only")
     content = read_checkpoint(checkpoint)
     about = content["physml"]
     emulator = load(checkpoint, device)

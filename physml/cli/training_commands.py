@@ -102,7 +102,10 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     else:
         trainer["logger"] = False
         trainer["callbacks"] = [
-            item for item in trainer.get("callbacks") or [] if "WeightAveraging" not in str(item.get("class_path"))
+            # averaged weights are what a checkpoint holds already
+            item
+            for item in trainer.get("callbacks") or []
+            if "WeightAveraging" not in str(item.get("class_path"))
         ]
     try:
         cli = LightningCLI(
@@ -143,7 +146,8 @@ def fit(arguments: argparse.Namespace) -> int:
         if done >= cli.trainer.max_steps:
             print(f"{folder} is complete ({done} steps); delete it, or set trainer.default_root_dir, to train anew.")
             return 0
-        print(f"continuing {folder} at step {done} of {cli.trainer.max_steps}")
+        if cli.trainer.is_global_zero:
+            print(f"continuing {folder} at step {done} of {cli.trainer.max_steps}")
     from physml.callbacks import Interrupted
     from physml.training import Diverged
 
@@ -226,13 +230,14 @@ def _evaluate(arguments: argparse.Namespace, verb: str) -> int:
     cli = _assemble(experiment, fitting=False)
     from physml.checkpoint import read as read_checkpoint
 
-    about = read_checkpoint(checkpoint)["physml"]
-    described = cli.model.emulator.operator.describe()
-    if about["operator"]["class_path"] != described["class_path"]:
-        raise UserError(
-            f"{checkpoint} holds a {about['operator']['class_path']}",
-            expected=f"a {described['class_path']}, which {experiment.path} describes",
-        )
+    about, emulator = read_checkpoint(checkpoint)["physml"], cli.model.emulator
+    for name, ours in (("operator", emulator.operator.describe()), ("normaliser", emulator.normaliser.describe())):
+        if about[name] != ours:
+            where, here, there = _difference(about[name], ours, name)
+            raise UserError(
+                f"{checkpoint} holds another {where}: {there} there, {here} here",
+                expected=f"a checkpoint of the {name} that {experiment.path} describes",
+            )
     run = getattr(cli.trainer, verb)
     run(cli.model, datamodule=cli.datamodule, ckpt_path=str(checkpoint), weights_only=True)
     return 0

@@ -21,7 +21,7 @@ class Run(Protocol):
     """Known frames of a window."""
     horizon: int
     """Frames after them that training needs."""
-    evaluation_steps: int
+    assessed: int
     """Frames after them that validation and test need."""
     total_batches: int
     batches_done: int
@@ -124,7 +124,13 @@ class TrajectoryData(LightningDataModule):
     def _evaluation(self, split: str) -> DataLoader[Batch]:
         module, trainer = self._module, self.trainer
         assert trainer is not None
-        windows = self.windows(split, module.frames, module.evaluation_steps)
+        windows = self.windows(split, module.frames, module.assessed)
+        if len(windows) < trainer.world_size:
+            raise ValueError(
+                f"data.init_args.starts: the split {split!r} gives {len(windows)} windows for "
+                f"{trainer.world_size} processes; "
+                "use more starts, shorter rollouts or fewer devices."
+            )
         return DataLoader(
             windows,
             batch_size=self.evaluation_batch_size,

@@ -141,12 +141,17 @@ class TrajectoryStore(Trajectories):
                 f"{path}: writing was interrupted; run the command that makes it once more and it continues "
                 "where it stopped."
             )
-        self.name = plain["name"]
-        self.layout = Layout.from_plain(plain["layout"])
-        self.segments = {split: tuple(Segment(*bounds) for bounds in rows) for split, rows in plain["segments"].items()}
-        self.statistics = Statistics.from_plain(plain["statistics"])
-        self.fingerprint = plain["fingerprint"]
-        self.provenance = plain["provenance"]
+        try:
+            self.name = plain["name"]
+            self.layout = Layout.from_plain(plain["layout"])
+            self.segments = {split: tuple(Segment(*row) for row in rows) for split, rows in plain["segments"].items()}
+            self.statistics = Statistics.from_plain(plain["statistics"])
+            self.fingerprint = plain["fingerprint"]
+            self.provenance = plain["provenance"]
+        except (KeyError, TypeError, AttributeError) as problem:
+            raise ValueError(
+                f"{path}: its physml metadata are damaged ({type(problem).__name__}: {problem}); copy or make it again."
+            ) from None
         self._process = -1
         self._array: zarr.Array | None = None
         state = self._state()
@@ -209,24 +214,31 @@ class StoreWriter:
         provenance: Mapping[str, Any],
     ) -> None:
         self.path = Path(path)
-        self._plain = {
+        _check_segments(segments, count, frames)
+        for key, values in parameters.items():
+            if len(values) != count:
+                raise ValueError(
+                    f"parameters: {key!r} has {len(values)} values for {count} trajectories; give one each."
+                )
+        self._plain: dict[str, Any] = {
             "kind": "trajectories",
             "format": FORMAT,
             "complete": False,
             "name": name,
             "layout": layout.to_plain(),
-            "parameters": sorted(parameters),
+            "parameters": {key: [float(value) for value in parameters[key]] for key in sorted(parameters)},
             "segments": {split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()},
             "provenance": json.loads(json.dumps(dict(provenance))),
             "written_by": f"physml {version_of('physml')}",
         }
-        if self.path.exists() and any(self.path.iterdir()):
-            group, found = open_group(self.path, "trajectories")
-            for key in ("provenance", "segments", "layout"):
-                if found[key] != self._plain[key]:
+        self.created = not (self.path.exists() and any(self.path.iterdir()))
+        if not self.created:
+            _, found = open_group(self.path, "trajectories")
+            for key in ("provenance", "segments", "layout", "parameters"):
+                if found.get(key) != self._plain[key]:
+                    difference = _first_difference(found.get(key), self._plain[key], key)
                     raise ValueError(
-                        f"{path}: already holds other data ({_first_difference(found[key], self._plain[key], key)}); "
-                        "give another --out, or delete it."
+                        f"{path}: already holds other data ({difference}); give another --out, or delete it."
                     )
             self.complete = bool(found["complete"])
             self._group = zarr.open_group(self.path, mode="r+")
@@ -259,13 +271,24 @@ class StoreWriter:
         Raises:
             ValueError: where a value is not finite.
         """
-        assert start % self.chunk_frames == 0
+        count, frames, *shape = self._state.shape
+        if values.shape[1:] != tuple(shape) or not len(values):
+            raise ValueError(f"values: got shape {values.shape}, expected (T, {', '.join(map(str, shape))}).")
+        whole = len(values) == self.chunk_frames or start + len(values) == frames
+        if not 0 <= trajectory < count or start % self.chunk_frames or start + len(values) > frames or not whole:
+            raise ValueError(
+                f"write: got {len(values)} frames from frame {start} of trajectory {trajectory}; blocks hold "
+                f"{self.chunk_frames} "
+                f"frames from a multiple of it on (the last may be shorter), in {count} trajectories of "
+                f"{frames} frames."
+            )
+        with np.errstate(over="ignore"):  # what is too large for fp32 is found as infinite below
+            values = np.ascontiguousarray(values, dtype=np.float32)
         if not np.isfinite(values).all():
             raise ValueError(
-                f"trajectory {trajectory}: values near frame {start} are not finite; the solution blew up, "
-                "reduce the step."
+                f"values: trajectory {trajectory} is not finite near frame {start}; if a solver made it, reduce "
+                "its step."
             )
-        values = np.ascontiguousarray(values, dtype=np.float32)
         self._state[trajectory, start : start + len(values)] = values
         return hashlib.sha256(values.tobytes()).hexdigest()
 
@@ -279,6 +302,11 @@ class StoreWriter:
             digests: one for each trajectory, made from what :meth:`write` returned.
         """
         if not self.complete:
+            missing = self._state.nchunks - self._state.nchunks_initialized
+            if missing:
+                raise ValueError(
+                    f"{self.path}: {missing} of {self._state.nchunks} blocks were not written; write them first."
+                )
             identity = json.dumps([self._plain["layout"], self._plain["segments"], list(digests)], sort_keys=True)
             layout = Layout.from_plain(self._plain["layout"])
             train = [Segment(*bounds) for bounds in self._plain["segments"]["train"]]
@@ -293,6 +321,20 @@ class StoreWriter:
             consolidate(self.path)
             self.complete = True
         return TrajectoryStore(self.path)
+
+
+def _check_segments(segments: Mapping[str, Sequence[Segment]], count: int, frames: int) -> None:
+    if not segments.get("train"):
+        raise ValueError(
+            f"segments: got splits {', '.join(segments) or 'none'}; a split 'train' with frames is needed."
+        )
+    for split, rows in segments.items():
+        for s in rows:
+            if not (0 <= s.trajectory < count and 0 <= s.start < s.stop <= frames):
+                raise ValueError(
+                    f"segments: {split} has frames {s.start}:{s.stop} of trajectory {s.trajectory}; there are {count} "
+                    f"trajectories of {frames} frames."
+                )
 
 
 def _first_difference(found: Any, wanted: Any, key: str) -> str:

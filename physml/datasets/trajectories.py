@@ -100,7 +100,8 @@ class Trajectories(ABC):
                     f"{self.path}: trajectory {trajectory}, frame {start + step * int(bad.argmax())} holds NaN or "
                     "infinite values, or its chunk is missing; repair or regenerate the data before using it."
                 )
-        return values
+        mask = self.layout.grid.mask
+        return values if mask is None else values * mask.numpy()[..., None]
 
     def segments_of(self, split: str) -> tuple[Segment, ...]:
         """The segments of a split; a misspelt split is one clear error."""

@@ -90,6 +90,13 @@ class NextStep(Objective):
         self.curriculum, self.pushforward = curriculum, pushforward
         self.horizon = frames * (calls + (pushforward.unrolls if pushforward else 0))
 
+    def check(self, steps: int) -> None:
+        if self.frames > steps:
+            raise ValueError(
+                f"model.objective.init_args.frames: got {self.frames}, the operator predicts at most {steps} frames a "
+                "call (model.operator.init_args.steps)."
+            )
+
     @property
     def heaviest(self) -> int:
         step = self.curriculum.over if self.curriculum else 0

@@ -40,6 +40,9 @@ class Objective(Configured, nn.Module):
             A scalar for each term.
         """
 
+    def check(self, steps: int) -> None:
+        """Raise ``ValueError`` where an operator that predicts at most ``steps`` frames a call cannot be trained so."""
+
     @property
     @abstractmethod
     def heaviest(self) -> int:

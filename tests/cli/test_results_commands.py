@@ -49,7 +49,7 @@ class Amplify(Operator):
 
 
 def options(**given: Any) -> Namespace:
-    defaults = {"split": "train", "start": None, "starts": 2, "steps": STEPS, "history": None}
+    defaults = {"split": "train", "start": None, "starts": 2, "steps": STEPS, "history": None, "stride": None}
     return Namespace(**(defaults | given))
 
 

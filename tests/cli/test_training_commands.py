@@ -26,7 +26,7 @@ def experiment(folder: Path, **changes: Any) -> Path:
             "normaliser": {"class_path": "physml.normalise.Increments"},
             "objective": {"class_path": "physml.objectives.NextStep", "init_args": {"noise": 0.0}},
             "optimizer": {"class_path": "torch.optim.SGD", "init_args": {"lr": 0.1}},
-            "evaluation_steps": 4,
+            "assessment": {"class_path": "physml.assessment.RolloutAssessment", "init_args": {"steps": 4}},
         },
         "data": {
             "class_path": "physml.datasets.TrajectoryData",
@@ -96,6 +96,14 @@ def test_a_checkpoint_of_another_operator_is_refused(tmp_path: Path, capsys: pyt
     changed = experiment(tmp_path / "exp", model__operator=other)
     assert main(["test", "-c", str(changed), "runs/exp/waves/last.ckpt"]) == 2
     assert "FactFormer" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_width_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = experiment(tmp_path / "exp")
+    assert main(["fit", "-c", str(config)]) == 0
+    line = ["test", "-c", str(config), "runs/exp/waves/last.ckpt", "--model.operator.init_args.width", "16"]
+    assert main(line) == 2
+    assert "operator.init_args.width: 8 there, 16 here" in " ".join(capsys.readouterr().err.split())
 
 
 def test_info_counts_without_data_or_weights(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

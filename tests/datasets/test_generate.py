@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -55,6 +56,21 @@ def test_an_interrupted_generation_continues_bit_for_bit(
     for row in range(5):
         np.testing.assert_array_equal(again.read(row, 0, 10), whole.read(row, 0, 10))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["whole.zarr", "x.zarr"]
+
+
+def test_progress_of_a_deleted_store_is_not_continued(tmp_path: Path) -> None:
+    """The state of one flow must not go on as another."""
+
+    def kill(done: int, total: int) -> None:
+        if done >= total // 2:
+            raise Killed
+
+    with pytest.raises(Killed):
+        generate(Kolmogorov2D(**SMALL), tmp_path / "x.zarr", batch=2, progress=kill)
+    shutil.rmtree(tmp_path / "x.zarr")
+    other = SMALL | {"reynolds": 20.0, "seed": 7}
+    made = generate(Kolmogorov2D(**other), tmp_path / "x.zarr", batch=2)
+    assert made.fingerprint == generate(Kolmogorov2D(**other), tmp_path / "y.zarr", batch=2).fingerprint
 
 
 def test_kill_9_and_the_same_command(tmp_path: Path) -> None:

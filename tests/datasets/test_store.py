@@ -3,16 +3,24 @@ from __future__ import annotations
 import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from waves import make_store, wave
+from waves import make_store, wave, wave_layout
 
 from physml.datasets import Segment, StoreWriter, TrajectoryStore, open_trajectories
 from physml.datasets.trajectories import measure
+from physml.fields import Grid, Layout
+
+
+def half(path: Path, store: TrajectoryStore, **changes: Any) -> StoreWriter:
+    arguments: dict[str, Any] = {"segments": {"train": [Segment(0, 0, 8)]}, "parameters": {}, "provenance": {}}
+    return StoreWriter(path, name="half", layout=store.layout, count=2, frames=8, **arguments | changes)
 
 
 def test_frames_come_back_exactly(store: TrajectoryStore) -> None:
@@ -42,8 +50,6 @@ def test_statistics_are_those_of_the_training_split(store: TrajectoryStore) -> N
 @settings(max_examples=20, deadline=None)
 @given(lengths=st.lists(st.integers(1, 90), min_size=1, max_size=4), seed=st.integers(0, 100))
 def test_statistics_do_not_depend_on_blocks(lengths: list[int], seed: int) -> None:
-    from waves import wave_layout
-
     rng = np.random.default_rng(seed)
     # a mean 1e6 times the spread: one-pass sums of squares would keep 4 of 16 digits
     data = [1e4 + 1e-2 * rng.standard_normal((n, 4, 4, 1)) for n in lengths]
@@ -108,18 +114,65 @@ def test_other_settings_do_not_overwrite(store: TrajectoryStore) -> None:
 
 
 def test_an_interrupted_store_is_not_opened(tmp_path: Path, store: TrajectoryStore) -> None:
-    StoreWriter(
-        tmp_path / "half.zarr",
-        name="half",
-        layout=store.layout,
-        count=2,
-        frames=8,
-        parameters={},
-        segments={"train": [Segment(0, 0, 8)]},
-        provenance={},
-    )
+    half(tmp_path / "half.zarr", store)
     with pytest.raises(ValueError, match="interrupted"):
         TrajectoryStore(tmp_path / "half.zarr")
+
+
+@pytest.mark.parametrize("shape", [(4, 16, 16, 3), (4, 16, 1, 1), (4, 16, 16), (0, 16, 16, 1)])
+def test_blocks_of_another_shape_are_refused(tmp_path: Path, store: TrajectoryStore, shape: tuple[int, ...]) -> None:
+    writer = half(tmp_path / "half.zarr", store)
+    with pytest.raises(ValueError, match=r"expected \(T, 16, 16, 1\)"):
+        writer.write(0, 0, np.zeros(shape))
+
+
+def test_blocks_in_another_place_or_too_large_for_fp32_are_refused(tmp_path: Path, store: TrajectoryStore) -> None:
+    writer = half(tmp_path / "half.zarr", store)
+    n = writer.chunk_frames
+    for start, length in ((1, n), (0, n + 1), (n * 8, n)):
+        with pytest.raises(ValueError, match="write: got"):
+            writer.write(0, start, np.zeros((length, 16, 16, 1)))
+    with pytest.raises(ValueError, match="not finite"):
+        writer.write(0, 0, np.full((n, 16, 16, 1), 1e39))
+
+
+def test_a_store_with_holes_is_not_finished_and_can_be_continued(tmp_path: Path, store: TrajectoryStore) -> None:
+    writer = half(tmp_path / "half.zarr", store)
+    with pytest.raises(ValueError, match="were not written"):
+        writer.finish(["", ""])
+    again = half(tmp_path / "half.zarr", store)
+    assert not again.complete and not again.created
+
+
+def test_splits_are_checked_before_anything_is_written(tmp_path: Path, store: TrajectoryStore) -> None:
+    for segments, message in (
+        ({"test": [Segment(0, 0, 8)]}, "a split 'train'"),
+        ({"train": [Segment(0, 0, 9)]}, "there are 2 trajectories of 8 frames"),
+        ({"train": [Segment(2, 0, 8)]}, "there are 2 trajectories of 8 frames"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            half(tmp_path / "half.zarr", store, segments=segments)
+    assert not (tmp_path / "half.zarr").exists()
+
+
+def test_obstacles_are_empty_when_read(tmp_path: Path) -> None:
+    layout = wave_layout((4, 4))
+    mask = torch.ones(4, 4, dtype=torch.bool)
+    mask[1, 2] = False
+    layout = Layout(layout.fields, Grid(layout.grid.axes, mask), layout.dt)
+    writer = StoreWriter(
+        tmp_path / "a.zarr",
+        name="a",
+        layout=layout,
+        count=1,
+        frames=2,
+        parameters={},
+        segments={"train": [Segment(0, 0, 2)]},
+        provenance={},
+    )
+    store = writer.finish([writer.write(0, 0, np.ones((2, 4, 4, 1)) + np.arange(2).reshape(2, 1, 1, 1))])
+    values = store.read(0, 0, 2)
+    assert not values[:, 1, 2].any() and values[:, mask.numpy()].all()
 
 
 def test_the_fingerprint_tells_data_apart(tmp_path: Path, store: TrajectoryStore) -> None:
