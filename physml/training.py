@@ -243,4 +243,5 @@ class Training(LightningModule):
 
     def _report(self, prefix: str) -> None:
         for place, (name, value) in enumerate(self.assessment.compute().items()):
-            self.log(f"{prefix}/{name}", value, prog_bar=place == 0)
+            # the same number on every process already
+            self.log(f"{prefix}/{name}", value, prog_bar=place == 0, sync_dist=True)

@@ -55,6 +55,7 @@ def _quiet() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*LeafSpec.*",
+        ".*args parameter is intended to run from within Python.*",
         ".*isinstance.treespec.*",
         ".*Please use the new API settings to control TF32.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",  # our sampler continues in place

@@ -271,6 +271,8 @@ class StoreWriter:
         Raises:
             ValueError: where a value is not finite.
         """
+        if self.complete:
+            raise ValueError(f"{self.path}: is complete; delete it to write it anew.")
         count, frames, *shape = self._state.shape
         if values.shape[1:] != tuple(shape) or not len(values):
             raise ValueError(f"values: got shape {values.shape}, expected (T, {', '.join(map(str, shape))}).")

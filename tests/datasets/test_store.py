@@ -107,6 +107,22 @@ def test_nan_is_refused_on_writing_and_reading(tmp_path: Path) -> None:
         TrajectoryStore(store.path).read(1, 2, 9)
 
 
+def test_a_finished_store_is_not_written_to(store: TrajectoryStore) -> None:
+    segments = {split: list(rows) for split, rows in store.segments.items()}
+    writer = StoreWriter(
+        store.path,
+        name="waves",
+        layout=store.layout,
+        count=store.count,
+        frames=store.frames,
+        parameters={name: list(values) for name, values in store.parameters.items()},
+        segments=segments,
+        provenance=store.provenance,
+    )
+    with pytest.raises(ValueError, match="is complete"):
+        writer.write(0, 0, np.zeros((writer.chunk_frames, 16, 16, 1)))
+
+
 def test_other_settings_do_not_overwrite(store: TrajectoryStore) -> None:
     with pytest.raises(ValueError, match="already holds other data"):
         make_store(Path(store.path), frames=24)
