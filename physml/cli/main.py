@@ -434,7 +434,7 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         if (path := given.get(name)) is not None:
             _check_store(path)
     if given.get("out") is not None:
-        _check_writable(given["out"])
+        check_writable(given["out"], folder=given["command"] in ("evaluate", "compare"))
 
 
 def _check_store(path: Path) -> None:
@@ -446,14 +446,15 @@ def _check_store(path: Path) -> None:
     raise UserError(f"no data set {path}" + ("" if path.is_absolute() else f", nor {root / path}"), hint=near or remedy)
 
 
-def _check_writable(path: Path) -> None:
-    folder = path.parent
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        raise UserError(f"--out {path}: {folder} is no folder", expected="a path in a folder")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: no permission to write in {folder}", expected="a place that can be written to")
+def check_writable(path: Path, *, folder: bool = False) -> None:
+    """Refuse a file (or a ``folder``) that cannot be written, before anything is computed; touches nothing."""
+    there = path if folder or path.is_dir() else path.parent
+    while not os.path.lexists(there):
+        there = there.parent
+    if not there.is_dir():
+        raise UserError(f"--out {path}: {there} is no folder", expected="a path in a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"--out {path}: no permission to write in {there}", expected="a place that can be written to")
 
 
 # --------------------------------------------------------------------------------------------------------------- run

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,7 +19,7 @@ from physml import report
 from physml.checkpoint import load
 from physml.checkpoint import read as read_checkpoint
 from physml.cli.errors import UserError
-from physml.cli.main import PERSISTENCE
+from physml.cli.main import PERSISTENCE, check_writable
 from physml.datasets.opening import open_trajectories
 from physml.datasets.store import open_group
 from physml.datasets.trajectories import Trajectories
@@ -40,7 +39,7 @@ _TOLD = 8  # blown-up samples that are listed
 
 def rollout(arguments: argparse.Namespace) -> int:
     """Predict from a checkpoint, or from the word ``persistence``, and say which samples blew up."""
-    _writable(arguments.out)
+    check_writable(arguments.out)
     data = open_trajectories(arguments.data)
     device = _device()
     emulator, model = _emulator(arguments.checkpoint, data, device, arguments.stride)
@@ -71,7 +70,7 @@ def rollout(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """Measure a rollout, save the results, print the table and what its numbers mean."""
-    _writable(arguments.out, folder=True)
+    check_writable(arguments.out, folder=True)
     device = _device()
     with warnings.catch_warnings(record=True) as caught, _progress("measuring") as progress:
         warnings.simplefilter("always")
@@ -86,7 +85,7 @@ def evaluate(arguments: argparse.Namespace) -> int:
 
 def compare(arguments: argparse.Namespace) -> int:
     """Set results side by side: the table, and a page with the figures."""
-    _writable(arguments.out, folder=True)
+    check_writable(arguments.out, folder=True)
     results = _results(arguments.folders)
     page = report.write_report(arguments.out, results, title=" · ".join(results))
     print(report.table(results))
@@ -97,7 +96,7 @@ def compare(arguments: argparse.Namespace) -> int:
 def plot(arguments: argparse.Namespace) -> int:
     """Draw what ``arguments.what`` says: ``fields``, ``animation``, ``errors`` or ``spectra``."""
     check_suffix(arguments.out, ANIMATIONS if arguments.what == "animation" else FIGURES)
-    _writable(arguments.out)
+    check_writable(arguments.out)
     match arguments.what:
         case "fields":
             sample = _sample(arguments)
@@ -208,17 +207,6 @@ def _sample(arguments: argparse.Namespace) -> report.Sample:
 
 
 # ----------------------------------------------------------------------------------------------------------- terminal
-
-
-def _writable(path: Path, *, folder: bool = False) -> None:
-    """Refuse a file or a folder that cannot be written, before anything is computed; touches nothing."""
-    there = path if folder or path.is_dir() else path.parent
-    while not os.path.lexists(there):
-        there = there.parent
-    if not there.is_dir():
-        raise UserError(f"--out {path}: {there} is no folder", expected="a path in a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: no permission to write in {there}", expected="a place that can be written to")
 
 
 @contextmanager
