@@ -276,7 +276,7 @@ def test_broken_yaml_is_told_with_its_line(tmp_path: Path, name: str) -> None:
 
 def test_a_missing_experiment_names_its_neighbour(tmp_path: Path) -> None:
     written(tmp_path, TEXT)
-    with pytest.raises(UserError, match=r"did you mean .*run\.yaml"):
+    with pytest.raises(UserError, match=r"did you mean\s+\S*run\.yaml"):
         read(tmp_path / "rum.yaml")
     with pytest.raises(UserError, match=r"a folder"):
         read(tmp_path)
