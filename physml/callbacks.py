@@ -94,6 +94,7 @@ def run_callbacks(folder: str | Path, max_steps: int, every: timedelta = timedel
     return [
         keep(LAST, train_time_interval=every),
         keep(LAST, every_n_train_steps=max_steps),
+        keep(LAST, every_n_epochs=1, save_on_train_epoch_end=False),  # after each validation
         keep(BEST, monitor="val/rollout", mode="min", save_on_train_epoch_end=False),
         OrderlyStop(folder),
     ]

@@ -12,6 +12,7 @@ import json
 import math
 import os
 import shutil
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +173,10 @@ def save(results: xr.Dataset, folder: str | Path) -> Path:
     note = folder / ".metrics.json.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        results.to_zarr(store, mode="w", consolidated=False, zarr_format=3)
+        with warnings.catch_warnings():
+            # consolidated metadata let xarray open it silently; the zarr v3 text does not list them yet
+            warnings.filterwarnings("ignore", message=".*onsolidated metadata")
+            results.to_zarr(store, mode="w", consolidated=True, zarr_format=3)
         note.write_text(text)
         if (folder / "results.zarr").exists():
             shutil.rmtree(stale, ignore_errors=True)

@@ -49,6 +49,8 @@ def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = No
         )
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1.")
+    if not bool(torch.isfinite(window).all()):
+        raise ValueError("initial: holds NaN or infinite values; a rollout needs known states.")
     window = window[:, -emulator.frames :].to(next(emulator.buffers()).device)
     done = 0
     while done < steps:
@@ -139,7 +141,12 @@ def write_rollout(
         "format": FORMAT,
         "complete": False,
         "layout": layout.to_plain(),
-        "source": {"path": data.path, "name": data.name, "fingerprint": data.fingerprint, "split": split},
+        "source": {
+            "path": os.path.abspath(data.path),
+            "name": data.name,
+            "fingerprint": data.fingerprint,
+            "split": split,
+        },
         "trained_on": emulator.origin.fingerprint if emulator.origin else "",
         "known_frames": history,
         "frames_per_call": emulator.steps,
@@ -207,7 +214,10 @@ def _places(
         raise ValueError(f"steps: got {steps}, expected at least 1.")
     segments = data.segments_of(split)
     if start is None:
-        windows = Windows(data, segments, known + steps, stride, starts or 1)
+        try:
+            windows = Windows(data, segments, known + steps, stride, starts or 1)
+        except ValueError as problem:
+            raise ValueError(f"{problem} To predict past the end of the data, give start instead.") from None
         return [windows.place(index) for index in range(len(windows))]
     span = stride * (known - 1) + 1
     places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]

@@ -76,6 +76,8 @@ def test_the_generator_yields_states_one_by_one(store: TrajectoryStore) -> None:
     np.testing.assert_allclose(frames[-1][0].numpy(), store.read(0, 11, 12)[0], atol=2e-5)
     with pytest.raises(ValueError, match="T >= 2 known frames"):
         next(rollout(emulator, initial[:1], 7))
+    with pytest.raises(ValueError, match="initial: holds NaN"):
+        next(rollout(emulator, initial * np.nan, 7))
 
 
 @pytest.mark.parametrize("after", [1, 2, 3])

@@ -43,6 +43,13 @@ def make(arguments: argparse.Namespace) -> int:
     if out.suffix != ".zarr":
         raise UserError(f"--out {out}", expected="a name that ends in .zarr")
     own.setdefault("device", "cuda" if torch.cuda.is_available() else "cpu")
+    required = [
+        name
+        for name, parameter in inspection.signature(solvers[0].__init__).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY and parameter.default is parameter.empty and name not in options
+    ]
+    if required:
+        raise UserError(f"data make {arguments.name}: missing: {', '.join(f'--{name}' for name in required)}")
     solver = solvers[0](**options)
     columns = (
         TextColumn("{task.description}"),

@@ -206,7 +206,7 @@ def _explain_os(error: OSError, text: str) -> UserError:
             return UserError(f"no permission for {path}", hint=f"look at it with 'ls -ld {path}', or use another place")
         case errno.ENOSPC:
             return UserError(
-                f"the disk of {named} is full{_free(path)}",
+                f"the disk of {named} is full{_free(path) if path else ''}",
                 hint="make room or write to another disk (--out, PHYSML_DATA); then give the same command again",
             )
         case errno.EDQUOT:

@@ -215,7 +215,7 @@ COMMANDS: dict[str, Command] = {
     "rollout": Command(
         _USE, "predict from a checkpoint, frame after frame",
         "CKPT --data STORE [--split test] [--start 0,10 | --starts 5] [--history N] --steps N --out X.zarr",
-        "runs/demo/factformer/best.ckpt --data kolmogorov2d/demo.zarr --steps 64 --out x.zarr",
+        "runs/demo/factformer/best.ckpt --data kolmogorov2d/demo.zarr --steps 32 --out x.zarr",
         _rollout,
         "physml.cli.results_commands:rollout",
     ),
@@ -247,7 +247,8 @@ COMMANDS: dict[str, Command] = {
     "data make": Command(
         _DATA, "solve an equation, or convert foreign files, into a store",
         "NAME [-c YAML] [--out STORE] [--OPTION VALUE ...]",
-        "kolmogorov2d --trajectories 20 --reynolds 500 --out demo.zarr", _data_make, "physml.cli.data_commands:make",
+        "kolmogorov2d --trajectories 20 --frames 48 --reynolds 200 --out demo.zarr", _data_make,
+        "physml.cli.data_commands:make",
     ),
     "data inspect": Command(
         _DATA, "say what a data set holds, and whether it is whole", "PATH",
@@ -424,6 +425,8 @@ def _check_paths(arguments: argparse.Namespace) -> None:
         if path is None or (name == "checkpoint" and given["command"] == "rollout" and str(path) == PERSISTENCE):
             continue
         if not path.exists():
+            if name == "checkpoint" and nearest(str(path), [PERSISTENCE]):
+                raise UserError(f"no checkpoint {path}", hint=f"did you mean {PERSISTENCE!r}?")
             raise missing(path, kind)
     for folder in given.get("folders") or ():
         if not folder.is_dir():
@@ -447,14 +450,21 @@ def _check_store(path: Path) -> None:
 
 
 def check_writable(path: Path, *, folder: bool = False) -> None:
-    """Refuse a file (or a ``folder``) that cannot be written, before anything is computed; touches nothing."""
+    """Refuse a file (or a ``folder``) that cannot be written, before anything is computed; leaves nothing behind."""
     there = path if folder or path.is_dir() else path.parent
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
         raise UserError(f"--out {path}: {there} is no folder", expected="a path in a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise UserError(f"--out {path}: no permission to write in {there}", expected="a place that can be written to")
+    try:
+        import tempfile
+
+        tempfile.TemporaryFile(dir=there).close()  # has no name; root may write where nothing can be written
+    except OSError as problem:
+        why = problem.strerror or str(problem)
+        raise UserError(
+            f"--out {path}: cannot write in {there} ({why})", expected="a place that can be written to"
+        ) from None
 
 
 # --------------------------------------------------------------------------------------------------------------- run
@@ -475,6 +485,9 @@ def run(command: Command, arguments: argparse.Namespace) -> int:
     # Last, so that a file there hides no package.
     if os.getcwd() not in sys.path and "" not in sys.path:
         sys.path.append(os.getcwd())
+    import logging
+
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)  # of zarr's tasks, whose error is told once already
     # Threads of torch that wait for each other must not spin: on a busy machine that costs more than all the work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     for name in filter(None, os.environ.get("PHYSML_IMPORT", "").split(",")):

@@ -71,6 +71,7 @@ def rollout(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """Measure a rollout, save the results, print the table and what its numbers mean."""
     check_writable(arguments.out, folder=True)
+    _same_rollout(arguments.out, arguments.rollout)
     device = _device()
     with warnings.catch_warnings(record=True) as caught, _progress("measuring") as progress:
         warnings.simplefilter("always")
@@ -81,6 +82,16 @@ def evaluate(arguments: argparse.Namespace) -> int:
     print(report.table({folder.resolve().name: results}))
     print(f"\nwrote {folder / 'results.zarr'} and {folder / 'metrics.json'}")
     return 0
+
+
+def _same_rollout(folder: Path, rollout: Path) -> None:
+    """Results of another rollout are not replaced: tables know a model by the name of this folder."""
+    try:
+        before = Path(load_results(folder).attrs["physml"]["rollout"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return
+    if before.resolve() != rollout.resolve():
+        raise UserError(f"{folder} holds the results of {before}", hint="give another --out, or delete it")
 
 
 def compare(arguments: argparse.Namespace) -> int:

@@ -6,10 +6,11 @@ import argparse
 import json
 import logging
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -31,6 +32,7 @@ def _checked(arguments: argparse.Namespace) -> Experiment:
     experiment: Experiment = arguments.experiment
     check(experiment)
     _quiet()
+    _try_constructors(experiment)
     trainer = experiment.tree.get("trainer") or {}
     if trainer.get("use_distributed_sampler"):
         raise UserError(
@@ -45,6 +47,28 @@ def _checked(arguments: argparse.Namespace) -> Experiment:
             expected="trainer.max_steps, the steps of the run; 'physml info --measure' says how many make a pass",
         )
     return experiment
+
+
+def _try_constructors(experiment: Experiment) -> None:
+    """Make every object of an experiment once, without memory for weights, so that what it refuses is told plainly."""
+    import torch
+
+    from physml.configured import Configured, find, rebuild
+
+    model, data = experiment.tree["model"], experiment.tree["data"]
+    for name in ("operator", "normaliser", "objective", "schedule", "assessment"):
+        described = model.get(name)
+        if isinstance(described, Mapping) and "." in described.get("class_path", ""):
+            try:
+                with torch.device("meta"):
+                    rebuild(described, Configured)
+            except ValueError as problem:
+                raise UserError(str(problem), where=experiment.where(f"model.{name}.init_args")) from None
+    if "." in data.get("class_path", ""):
+        try:
+            find(data["class_path"], object)(**data.get("init_args") or {})
+        except ValueError as problem:
+            raise UserError(str(problem), where=experiment.where("data.init_args")) from None
 
 
 def _quiet() -> None:
@@ -97,7 +121,8 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
         defaults["callbacks"] = run_callbacks(folder, steps)
         given = [str(item.get("class_path")) for item in trainer.get("callbacks") or []]
         if trainer.get("enable_progress_bar") is not False and not any("ProgressBar" in name for name in given):
-            defaults["callbacks"].append(RunProgress())
+            # into a file goes a line now and then
+            defaults["callbacks"].append(RunProgress(refresh_rate=1 if sys.stderr.isatty() else max(1, steps // 20)))
         if trainer.get("logger") is None:
             trainer["logger"] = _object(CSVLogger, save_dir=str(folder), name="logs")
     else:
@@ -133,8 +158,38 @@ def fit(arguments: argparse.Namespace) -> int:
     """Train; continue the run where it stopped if its folder holds one."""
     experiment = _checked(arguments)
     folder = run_folder(experiment)
+    held = _lock(folder)
+    try:
+        return _fit(experiment, folder)
+    finally:
+        if held is not None:
+            held.close()
+
+
+def _lock(folder: Path) -> IO[str] | None:
+    """Hold the folder of a run; a second run there is refused. The system lets go however the process ends."""
+    import fcntl
+
+    if int(os.environ.get("LOCAL_RANK", 0)):  # a further process of a run that holds it
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    held = open(folder / ".lock", "w")  # noqa: SIM115  # open as long as the run
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        held.close()
+        raise UserError(
+            f"{folder} is in use by another 'physml fit'",
+            hint="wait for it, or set trainer.default_root_dir to another folder",
+        ) from None
+    return held
+
+
+def _fit(experiment: Experiment, folder: Path) -> int:
     last, record = folder / "last.ckpt", folder / "experiment.yaml"
     resume = _resumable(experiment, last, record)
+    if record.exists() and not resume:
+        print(f"{folder} holds no checkpoint to continue from yet; starting over")
     cli = _assemble(experiment, fitting=True)
     folder.mkdir(parents=True, exist_ok=True)
     cli.datamodule.data  # noqa: B018  # a missing or damaged data set is reported before anything is written
@@ -290,6 +345,8 @@ def info(arguments: argparse.Namespace) -> int:
             where=experiment.where("data.init_args.shape"),
         )
     objective = rebuild(model["objective"], Objective)
+    objective.check(operator.steps)
+    _matches_store(experiment, operator)
     grid = cost.example_grid(shape, boundaries, "meta")
     sizes = [parameter.numel() for parameter in operator.parameters()]
     trainable = sum(parameter.numel() for parameter in operator.parameters() if parameter.requires_grad)
@@ -321,6 +378,24 @@ def info(arguments: argparse.Namespace) -> int:
     for key, value in rows.items():
         print(f"{key:<20} {value}")
     return 0
+
+
+def _matches_store(experiment: Experiment, operator: Any) -> None:
+    """Whether the run fits its data, where they are there."""
+    from physml.configured import find
+
+    data = experiment.tree["data"]
+    module: Any = find(data["class_path"], object)(**data["init_args"])
+    try:
+        layout = module.data.layout
+    except FileNotFoundError:
+        return
+    if len(layout.fields) != operator.channels:
+        raise UserError(
+            f"model.operator.init_args.channels: got {operator.channels}, {module.store} has the fields "
+            f"{', '.join(layout.names)}",
+            where=experiment.where("model.operator.init_args.channels"),
+        )
 
 
 def _measure(experiment: Experiment, counted: Any, objective: Any, grid: Any, batch: int) -> dict[str, Any]:

@@ -82,8 +82,8 @@ class TrajectoryData(LightningDataModule):
                 raise ValueError(
                     f"data.init_args.shape: the run is made for {list(self.shape)} points, "
                     f"{', '.join(self.boundaries)}; "
-                    f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct shape and "
-                    "boundaries, or the store."
+                    f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct "
+                    "data.init_args.shape and boundaries, or the store."
                 )
             self._data = data
         return self._data

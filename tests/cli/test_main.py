@@ -175,6 +175,11 @@ def test_the_line_of_test_is_split_into_its_own_words_and_overrides(here: Path) 
     assert arguments.experiment.tree["data"]["init_args"] == {"batch_size": 4}
 
 
+def test_a_required_option_of_a_solver_is_named(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "make", "kolmogorov2d", "--trajectories", "4", "--out", "new.zarr"]) == 2
+    assert "missing: --frames" in capsys.readouterr().err
+
+
 def test_the_line_of_rollout(here: Path) -> None:
     line = ["rollout", "last.ckpt", "--data", "flow/demo.zarr", "--start", "0,10", "--steps", "5", "--out", "y.zarr"]
     _, arguments = parse(line)

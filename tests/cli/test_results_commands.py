@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import shutil
+import tempfile
 import warnings
 from argparse import Namespace
 from pathlib import Path
@@ -168,6 +171,12 @@ def test_evaluate_saves_and_prints_the_table_with_definitions(
     assert json.loads((out / "metrics.json").read_text())["samples"] == 8
     assert report.table({"baseline": results}) in told.out and told.err == ""
     assert "Relative L2 = sqrt" in told.out and str(out / "metrics.json") in told.out
+    # the same rollout may be measured again; another one does not take its place
+    assert main(["evaluate", str(rolled), "--truth", data.path, "--out", str(out)]) == 0
+    other = tmp_path / "other.zarr"
+    shutil.copytree(rolled, other)
+    assert main(["evaluate", str(other), "--truth", data.path, "--out", str(out)]) == 2
+    assert "holds the results of" in " ".join(capsys.readouterr().err.split())
 
 
 def test_notes_of_the_evaluation_are_short(
@@ -291,7 +300,14 @@ def test_a_place_that_cannot_be_written_is_refused_first(
     """Nothing that is named exists: only the place was looked at."""
     existing = tmp_path / "existing"
     existing.mkdir()
-    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != existing)
+    real = tempfile.TemporaryFile
+
+    def refused(dir: Path) -> Any:
+        if dir == existing:  # root, who runs many a machine, may write everywhere
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return real(dir=dir)
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     gone = tmp_path / "gone"
     suffix = {"rollout": ".zarr", "plot": ".png"}.get(command, "")
     outs = [existing / f"x{suffix}", existing / "deep" / f"x{suffix}"]
@@ -303,7 +319,7 @@ def test_a_place_that_cannot_be_written_is_refused_first(
         )
         with pytest.raises(UserError) as caught:
             getattr(results_commands, command)(arguments)
-        assert caught.value.what == f"--out {out}: no permission to write in {existing}"
+        assert caught.value.what == f"--out {out}: cannot write in {existing} (Permission denied)"
     (tmp_path / "file").write_text("")
     arguments.out = tmp_path / "file" / f"x{suffix}"
     with pytest.raises(UserError) as caught:

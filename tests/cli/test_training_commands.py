@@ -89,6 +89,37 @@ def test_another_run_in_the_folder_is_not_overwritten(tmp_path: Path, capsys: py
     assert "model.operator.init_args.width: 8 there, 16 here" in " ".join(error.split()) and error.count("\n") <= 6
 
 
+def test_two_runs_at_once_in_one_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import fcntl
+
+    config = experiment(tmp_path / "exp")
+    Path("runs/exp/waves").mkdir(parents=True)
+    with open("runs/exp/waves/.lock", "w") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        assert main(["fit", "-c", str(config)]) == 2
+    assert "in use by another 'physml fit'" in " ".join(capsys.readouterr().err.split())
+    assert main(["fit", "-c", str(config)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "told"),
+    [
+        ("data__init_args__batch_size", -8, "got batch_size=-8"),
+        ("model__operator__init_args__depth", 0, "depth: got 0, expected at least 1"),
+        ("model__objective__init_args__noise", -1.0, "noise=-1.0"),
+        ("model__operator__init_args__channels", 2, "has the fields vorticity"),
+        ("data__init_args__shape", [16, 8], "the run is made for [16, 8] points"),
+    ],
+)
+def test_values_that_fit_refuses_are_refused_by_info(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], key: str, value: Any, told: str
+) -> None:
+    config = experiment(tmp_path / "exp", **{key: value})
+    assert main(["info", "-c", str(config)]) == 2
+    error = capsys.readouterr().err
+    assert told in " ".join(error.split()) and error.count("\n") <= 6
+
+
 def test_a_checkpoint_of_another_operator_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = experiment(tmp_path / "exp")
     assert main(["fit", "-c", str(config)]) == 0
