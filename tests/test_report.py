@@ -253,6 +253,9 @@ def test_other_data_are_refused_and_other_starts_are_said(results: dict[str, xr.
     other.attrs["physml"]["source"]["fingerprint"] = "beef"
     with pytest.raises(ValueError, match=r"other was measured on the data .*beef.*compare models on the same data"):
         report.tabulate({"persistence": results["persistence"], "other": other})
+    other.attrs["physml"]["source"] = {**results["persistence"].attrs["physml"]["source"], "split": "elsewhere"}
+    with pytest.raises(ValueError, match=r"split 'elsewhere'.*compare models on the same split"):
+        report.tabulate({"persistence": results["persistence"], "other": other})
     with pytest.raises(ValueError, match="results: got none"):
         report.tabulate({})
     later = results[NASTY].assign_coords(frame=results[NASTY]["frame"] + 1)

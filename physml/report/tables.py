@@ -126,6 +126,11 @@ def _check(results: Results) -> None:
                 f"results: {name} was measured on the data {source['path']} ({source['fingerprint']}), {first} on "
                 f"{sources[first]['path']} ({sources[first]['fingerprint']}); compare models on the same data."
             )
+        if source["split"] != sources[first]["split"]:
+            raise ValueError(
+                f"results: {name} was measured on the split {source['split']!r}, {first} on {sources[first]['split']!r}; "
+                "compare models on the same split."
+            )
 
 
 # ----------------------------------------------------------------------------------------------------------- columns
