@@ -128,7 +128,7 @@ def _check(results: Results) -> None:
             )
         if source["split"] != sources[first]["split"]:
             raise ValueError(
-                f"results: {name} was measured on the split {source['split']!r}, {first} on {sources[first]['split']!r}; "
+                f"results: {name} was measured on split {source['split']!r}, {first} on {sources[first]['split']!r}; "
                 "compare models on the same split."
             )
 
