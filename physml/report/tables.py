@@ -104,6 +104,9 @@ def tabulate(results: Results) -> Table:
     made = [
         *_relative_l2(results, told, shared),
         *_correlation_time(results, told),
+        *_late(results, told, "vrmse", "VRMSE", "", "low"),
+        *_late(results, told, "divergence", "divergence", "", None),
+        *_late(results, told, "residual", "PDE", "residual", None),
         *_spectral_error(results, told, shared[-1]),
         *_drift(results, shared[-1]),
         *_unstable(told),
@@ -172,6 +175,30 @@ def _correlation_time(results: Results, told: _Summaries) -> _Made:
             (Column(key, "correlation time", f"r < {threshold:g}", "", units, "high", definition), cells)
         )  # fmt: skip
     return made
+
+
+def _late(results: Results, told: _Summaries, name: str, group: str, part: str, better: Better | None) -> _Made:
+    """A metric at the last lead that all have, of the field where it is largest, beside the truth's own."""
+    rows = {
+        model: [row for row in item["metrics"].get(name, {"rows": []})["rows"] if row["mean"] is not None]
+        for model, item in told.items()
+    }
+    leads = set.intersection(*({row["lead"] for row in found} for found in rows.values()))
+    if not leads:
+        return []
+    lead, cells = max(leads), {}
+    for model, found in rows.items():
+        row = max((row for row in found if row["lead"] == lead), key=lambda row: row["mean"])
+        cell = _cell(row["mean"], row["low"], row["high"], lost=_lost(results[model], lead))
+        floors = told[model]["metrics"].get(f"{name}_truth", {"rows": []})["rows"]
+        floor = next((row["mean"] for row in floors if row["lead"] == lead and row["mean"] is not None), None)
+        if floor is not None:  # the floor says more than the interval
+            cell = replace(cell, low=None, high=None, below=f"truth {_number(floor, 2)}")
+        cells[model] = cell
+    definition = str(_first(results)[name].attrs["definition"])
+    if len({row.get("field") for row in _first(rows)}) > 1:
+        definition += " The field with the largest is shown."
+    return [(Column(name, group, part, f"lead {lead}", "", better, definition), cells)]
 
 
 def _spectral_error(results: Results, told: _Summaries, lead: int) -> _Made:
