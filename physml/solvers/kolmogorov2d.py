@@ -20,10 +20,7 @@ import torch
 from torch import Tensor
 
 from physml.fields import Axis, Field, Grid, Layout
-from physml.solvers.solver import Solver
-
-STABILITY = 2 * math.sqrt(2)
-"""How far fourth-order Runge-Kutta is stable along the imaginary axis, where advection has its eigenvalues."""
+from physml.solvers.solver import ADVECTION_LIMIT, Solver, whole_multiple
 
 
 class Kolmogorov2D(Solver):
@@ -126,8 +123,8 @@ class Kolmogorov2D(Solver):
         if precision not in ("float64", "float32"):
             raise ValueError(f"precision: got {precision!r}, expected 'float64' or 'float32'.")
         self.trajectories, self.frames = trajectories, frames
-        self.steps = _whole("frame_interval", frame_interval, "step", step, least=1)
-        self.warmup = _whole("warmup_time", warmup_time, "frame_interval", frame_interval, least=0)
+        self.steps = whole_multiple("frame_interval", frame_interval, "step", step, least=1)
+        self.warmup = whole_multiple("warmup_time", warmup_time, "frame_interval", frame_interval, least=0)
         self.step = frame_interval / self.steps
         self.grid, self.solve_grid = grid, solve_grid
         self.reynolds, self.drag, self.seed = [float(value) for value in reynolds], float(drag), seed
@@ -219,13 +216,13 @@ class Kolmogorov2D(Solver):
         speed = u.square().addcmul_(v, v).amax((-2, -1)).sqrt()
         courant = speed * (self.step * self.solve_grid / 3)
         # Written so that NaN fails too.
-        failed = (~(courant <= STABILITY)).nonzero().flatten().tolist()
+        failed = (~(courant <= ADVECTION_LIMIT)).nonzero().flatten().tolist()
         if failed:
             numbers = state["trajectory"][failed].tolist()
             reached = [round(value, 2) for value in courant[failed].tolist()]
             raise ValueError(
                 f"step: got {self.step:g}, with which trajectories {numbers} (positions {failed} of the batch) reach "
-                f"|u| step s/3 = {reached}; the scheme is stable up to {STABILITY:.2f}: reduce step."
+                f"|u| step s/3 = {reached}; the scheme is stable up to {ADVECTION_LIMIT:.2f}: reduce step."
             )
 
     def _on(self, device: torch.device) -> _Tables:
@@ -342,18 +339,3 @@ def _complex(pairs: Tensor) -> Tensor:
 
 def _twice(table: Tensor) -> Tensor:
     return table.repeat_interleave(2, -1)
-
-
-def _whole(label: str, value: float, unit_label: str, unit: float, least: int) -> int:
-    """How many units there are in a value, which must be a whole number, to rounding."""
-    if not (0 < unit < math.inf and 0 <= value < math.inf):
-        raise ValueError(
-            f"{label}, {unit_label}: got {value}, {unit}; expected finite, not negative, {unit_label} positive."
-        )
-    count = round(value / unit)
-    if count < least or abs(value / unit - count) > 1e-6 * max(1, count):
-        raise ValueError(
-            f"{label}: got {value:g}, which is {value / unit:g} times {unit_label} {unit:g}; expected a whole "
-            f"number from {least} up. Change one of the two."
-        )
-    return count

@@ -1,8 +1,9 @@
-"""The one interface of every solver that makes a data set of trajectories."""
+"""The one interface of every solver that makes a data set of trajectories, and what two solvers need."""
 
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
@@ -11,6 +12,9 @@ from torch import Tensor
 
 from physml.configured import Configured
 from physml.fields import Layout
+
+ADVECTION_LIMIT = 2 * math.sqrt(2)
+"""How far fourth-order Runge-Kutta is stable along the imaginary axis, where advection has its eigenvalues."""
 
 
 class Solver(Configured, abc.ABC):
@@ -71,3 +75,29 @@ class Solver(Configured, abc.ABC):
             if frame > 0:
                 state = self.advance(state)
             yield self.observe(state)
+
+
+def whole_multiple(label: str, value: float, unit_label: str, unit: float, least: int) -> int:
+    """How many units there are in a value, which must be a whole number, to rounding.
+
+    Args:
+        label: of the value, for the message.
+        value: such as a frame interval.
+        unit_label: of the unit, for the message.
+        unit: such as a time step.
+        least: smallest number allowed.
+
+    Raises:
+        ValueError: where the quotient is not a whole number (to a millionth of it), or is less than ``least``.
+    """
+    if not (0 < unit < math.inf and 0 <= value < math.inf):
+        raise ValueError(
+            f"{label}, {unit_label}: got {value}, {unit}; expected finite, not negative, {unit_label} positive."
+        )
+    count = round(value / unit)
+    if count < least or abs(value / unit - count) > 1e-6 * max(1, count):
+        raise ValueError(
+            f"{label}: got {value:g}, which is {value / unit:g} times {unit_label} {unit:g}; expected a whole "
+            f"number from {least} up. Change one of the two."
+        )
+    return count
