@@ -62,7 +62,8 @@ class RolloutAssessment(Assessment):
 
     def update(self, emulator: Emulator, batch: Batch) -> None:
         known, truth = batch.inputs["state"], batch.targets["state"]
-        frames = list(rollout(emulator, known.values, self.horizon, known.grid))
+        static = batch.setting.fields
+        frames = list(rollout(emulator, known.values, self.horizon, known.grid, batch.condition, static))
         self.error.update(torch.stack(frames, dim=1), truth.values[:, : self.horizon], known.grid)
 
     def compute(self) -> Mapping[str, Tensor]:
@@ -70,4 +71,5 @@ class RolloutAssessment(Assessment):
         self.error.reset()
         unstable = found["unstable"]
         score = torch.where(unstable > 0, 1000 * (1 + unstable), found["relative_l2"])
-        return {"rollout": score, "first_frame": found["nrmse"][0].mean(), "last_frame": found["nrmse"][-1].mean()}
+        nrmse = found["nrmse"].reshape(self.horizon, -1)  # torchmetrics gives a table of one number without dimensions
+        return {"rollout": score, "first_frame": nrmse[0].mean(), "last_frame": nrmse[-1].mean()}

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from physml.emulator import Emulator
-from physml.fields import Axis, Batch, Boundary, Field, Grid, GridField
+from physml.fields import Axis, Batch, Boundary, Grid, GridField, Setting
 from physml.objectives import Objective
 
 
@@ -38,8 +38,12 @@ def forward_flops(emulator: Emulator, grid: Grid) -> int:
     operator = emulator.operator
     window = torch.empty(1, operator.frames, *grid.shape, operator.channels, device="meta")
     counter = FlopCounterMode(display=False, custom_mapping=_FOURIER)
+    setting = Setting(
+        torch.empty(1, len(operator.condition), device="meta") if operator.condition else None,
+        torch.empty(1, *grid.shape, operator.static, device="meta") if operator.static else None,
+    )
     with torch.no_grad(), counter:
-        operator(window, grid, operator.steps)
+        operator(window, grid, operator.steps, setting)
     return int(counter.get_total_flops())
 
 
@@ -140,12 +144,16 @@ def _loss(emulator: Emulator, objective: Objective, batch: Batch) -> Tensor:
 
 def _random_batch(emulator: Emulator, objective: Objective, grid: Grid, batch: int, device: Any) -> Batch:
     operator = emulator.operator
-    names = tuple(Field(f"field_{index}").name for index in range(operator.channels))
 
-    def frames(count: int) -> GridField:
-        return GridField(torch.randn(batch, count, *grid.shape, operator.channels, device=device), grid, names)
+    def frames(count: int, channels: int) -> GridField:
+        names = tuple(f"field_{index}" for index in range(channels))
+        return GridField(torch.randn(batch, count, *grid.shape, channels, device=device), grid, names)
 
-    return Batch(batch, {"state": frames(operator.frames)}, {"state": frames(objective.horizon)})
+    inputs = {"state": frames(operator.frames, operator.channels)}
+    if operator.static:
+        inputs["static"] = frames(1, operator.static)
+    targets = {"state": frames(objective.horizon, operator.channels)}
+    return Batch(batch, inputs, targets, {name: torch.randn(batch, device=device) for name in operator.condition})
 
 
 def _resident() -> int:

@@ -2,6 +2,7 @@
 
 Every array of a gridded state is laid out channels last, ``(B, T, *space, C)``: sample, frame, one axis for each space
 dimension, field. Coordinates, boundary kinds and units travel with the numbers, so that no function has to guess them.
+What holds for a whole trajectory, numbers and fields that do not change in time, is its :class:`Setting`.
 """
 
 from __future__ import annotations
@@ -157,20 +158,26 @@ class Layout:
         grid: where the values live.
         dt: time between two frames, in ``time_units``.
         time_units: for instance ``s``; empty means dimensionless.
+        static: one for each field that does not change in time (permeability, roughness), in order.
     """
 
     fields: tuple[Field, ...]
     grid: Grid
     dt: float
     time_units: str = ""
+    static: tuple[Field, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(item.name for item in self.fields)
 
     def to_plain(self) -> dict[str, Any]:
-        """Numbers, strings, lists and dictionaries only: fit for JSON and for a checkpoint without pickle."""
+        """Numbers, strings, lists and dictionaries only: fit for JSON and for a checkpoint without pickle.
+
+        The key ``static`` is there only where there are static fields.
+        """
         mask = self.grid.mask
+        static = [{"name": item.name, "units": item.units} for item in self.static]
         return {
             "fields": [{"name": item.name, "units": item.units} for item in self.fields],
             "axes": [
@@ -187,6 +194,7 @@ class Layout:
             "mask": None if mask is None else mask.to(torch.uint8).tolist(),
             "dt": float(self.dt),
             "time_units": self.time_units,
+            **({"static": static} if static else {}),
         }
 
     @classmethod
@@ -204,24 +212,29 @@ class Layout:
         )
         mask = plain["mask"]
         grid = Grid(axes, None if mask is None else torch.tensor(mask, dtype=torch.bool))
-        return cls(tuple(Field(**item) for item in plain["fields"]), grid, plain["dt"], plain["time_units"])
+        fields, static = (tuple(Field(**item) for item in plain.get(key, ())) for key in ("fields", "static"))
+        return cls(fields, grid, plain["dt"], plain["time_units"], static)
 
     def difference(self, other: Layout) -> str | None:
         """The first thing that differs, in words; ``None`` where both describe the same states."""
-        if self.names != other.names:
-            return f"fields {list(self.names)} against {list(other.names)}"
-        for ours, theirs in zip(self.fields, other.fields, strict=True):
-            if ours.units != theirs.units:
-                return f"units of {ours.name} {ours.units!r} against {theirs.units!r}"
+        for kind, ours, theirs in (
+            ("fields", self.fields, other.fields),
+            ("static fields", self.static, other.static),
+        ):
+            if [item.name for item in ours] != [item.name for item in theirs]:
+                return f"{kind} {[item.name for item in ours]} against {[item.name for item in theirs]}"
+            for a, b in zip(ours, theirs, strict=True):
+                if a.units != b.units:
+                    return f"units of {a.name} {a.units!r} against {b.units!r}"
         if self.grid.names != other.grid.names:
             return f"axes {list(self.grid.names)} against {list(other.grid.names)}"
         if self.grid.shape != other.grid.shape:
             return f"grid {list(self.grid.shape)} against {list(other.grid.shape)}"
-        for a, b in zip(self.grid.axes, other.grid.axes, strict=True):
-            if a.boundary != b.boundary:
-                return f"boundary of {a.name} {a.boundary} against {b.boundary}"
-            if float((a.points - b.points).abs().max()) > 1e-6 * abs(a.length):
-                return f"coordinates of {a.name}"
+        for mine, its in zip(self.grid.axes, other.grid.axes, strict=True):
+            if mine.boundary != its.boundary:
+                return f"boundary of {mine.name} {mine.boundary} against {its.boundary}"
+            if float((mine.points - its.points).abs().max()) > 1e-6 * abs(mine.length):
+                return f"coordinates of {mine.name}"
         if abs(self.dt - other.dt) > 1e-6 * abs(self.dt):
             return f"frame interval {self.dt:g} against {other.dt:g}"
         return None
@@ -258,14 +271,34 @@ class GridField:
 
 
 @dataclass(frozen=True)
+class Setting:
+    """What holds for a whole trajectory: numbers, and fields that do not change in time.
+
+    Args:
+        numbers: ``(B, P)``, one column for each number (Reynolds number, viscosity); ``None`` where there are none.
+        fields: ``(B, *space, S)``, static fields (permeability, roughness); ``None`` where there are none.
+    """
+
+    numbers: Tensor | None = None
+    fields: Tensor | None = None
+
+    def to(self, *args: Any, **kwargs: Any) -> Setting:
+        numbers = None if self.numbers is None else self.numbers.to(*args, **kwargs)
+        return Setting(numbers, None if self.fields is None else self.fields.to(*args, **kwargs))
+
+
+@dataclass(frozen=True)
 class Batch:
     """What one training step sees.
 
     Args:
         size: number of samples.
-        inputs: known states, by branch name (gridded trajectories have one branch, ``state``).
+        inputs: what is known, by branch name. Gridded trajectories have the branch ``state``, ``(B, T, *space, C)``,
+            and the branch ``static``, ``(B, 1, *space, S)``, where they have static fields.
         targets: wanted states, by branch name.
-        condition: numbers per sample that hold for the whole state, such as a viscosity: ``(B,)`` each, physical units.
+        condition: numbers per sample that hold for the whole trajectory, such as a viscosity, by name, ``(B,)`` each:
+            all that the data have, in physical units, or those that the operator reads, in its order and in network
+            units (see :meth:`physml.normalise.Normaliser.forward`).
     """
 
     size: int
@@ -273,11 +306,24 @@ class Batch:
     targets: Mapping[str, GridField]
     condition: Mapping[str, Tensor] = field(default_factory=dict)
 
+    @property
+    def setting(self) -> Setting:
+        """``condition``, a column each in its order, and the branch ``static``, in the units of the batch."""
+        numbers = torch.stack(tuple(self.condition.values()), dim=-1) if self.condition else None
+        static = self.inputs.get("static")
+        return Setting(numbers, None if static is None else static.values[:, 0])
+
     def to(self, *args: Any, **kwargs: Any) -> Batch:
         def move(branches: Mapping[str, Any]) -> dict[str, Any]:
             return {name: item.to(*args, **kwargs) for name, item in branches.items()}
 
         return Batch(self.size, move(self.inputs), move(self.targets), move(self.condition))
+
+    @property
+    def tensors(self) -> tuple[Tensor, ...]:
+        """All numbers of the samples, in a fixed order; grids are not among them."""
+        fields = (*self.inputs.values(), *self.targets.values())
+        return (*(item.values for item in fields), *self.condition.values())
 
     def pin_memory(self) -> Batch:
         def pin(branches: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,13 +4,15 @@ import os
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from settings import make_steady_store
 from waves import wave_layout
 
 from physml import checkpoint
 from physml.emulator import Emulator, Origin
-from physml.normalise import Increments
+from physml.normalise import Increments, Standardise
 from physml.operators import FactFormer
 
 STATISTICS = {"mean": [3.0], "std": [2.0], "increment_std": [0.5], "energy": 2.0}
@@ -100,3 +102,35 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
         written(tmp_path / "a.ckpt")
     assert (tmp_path / "a.ckpt").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["a.ckpt"]
+
+
+@pytest.mark.parametrize("frames", [0, 2])
+def test_an_emulator_with_a_setting_loses_nothing(tmp_path: Path, frames: int) -> None:
+    store = make_steady_store(tmp_path / "steady.zarr")
+    operator = FactFormer(
+        axes=2,
+        frames=frames,
+        steps=2,
+        static=1,
+        condition=["strength", "age"],
+        width=8,
+        depth=1,
+        heads=2,
+        head_width=4,
+    )
+    with torch.no_grad():
+        for parameter in operator.parameters():  # a fresh one is not affected by numbers yet
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    made = Emulator(operator, Standardise())
+    made.learn(Origin(store.layout, store.statistics.to_plain(), 1, store.fingerprint))
+    weights = {f"emulator.{name}": value for name, value in made.state_dict().items()}
+    checkpoint.save({"state_dict": weights, "physml": checkpoint.describe(made)}, tmp_path / "a.ckpt")
+    again = checkpoint.load(tmp_path / "a.ckpt")
+    window = torch.randn(2, frames, 8, 8, 1)
+    static = torch.from_numpy(np.stack([store.read_static(row) for row in (0, 1)]))
+    setting: dict = {"condition": {"age": 3.0, "strength": torch.tensor([1.0, 2.0])}, "static": static}
+    assert torch.equal(again(window, **setting), made(window, **setting))
+    for changed in ({"condition": {"age": 3.0, "strength": 9.0}}, {"static": static + 1}):
+        assert not torch.allclose(again(window, **setting | changed), made(window, **setting))
+    assert again.origin is not None and again.origin.layout.static == store.layout.static
+    assert again.origin.statistics == store.statistics.to_plain()

@@ -13,6 +13,7 @@ import pytest
 import torch
 import xarray as xr
 from rollouts import Memory, layout_of, rolled, turbulence
+from settings import exact, make_steady_store
 
 from physml import evaluate as module_function
 from physml.datasets.store import StoreWriter
@@ -21,6 +22,7 @@ from physml.evaluate import evaluate
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 from physml.metrics import UndefinedMetric, relative_l2
 from physml.results import DEFINITIONS, over_samples, save, summary
+from physml.rollout import write_rollout
 from physml.solvers.kolmogorov2d import Kolmogorov2D
 
 EPS = np.finfo(np.float64).eps
@@ -405,7 +407,6 @@ def test_real_stores_end_to_end(tmp_path: Path) -> None:
     from physml.emulator import Emulator, Origin
     from physml.normalise import Standardise
     from physml.operators.persistence import Persistence
-    from physml.rollout import write_rollout
 
     layout = layout_of((12, 16), ("vorticity",), dt=0.25)
     states = turbulence(4, 16, (12, 16), 1).astype(np.float32)
@@ -444,3 +445,18 @@ def test_real_stores_end_to_end(tmp_path: Path) -> None:
     assert evaluate is module_function
     folder = save(results, tmp_path / "run")
     assert json.loads((folder / "metrics.json").read_text())["source"]["fingerprint"] == data.fingerprint
+
+
+def test_a_steady_rollout_is_measured_at_its_only_lead(tmp_path: Path) -> None:
+    steady = make_steady_store(tmp_path / "steady.zarr")
+    results = evaluate(write_rollout(exact(steady), steady, tmp_path / "x.zarr", steps=1))
+    assert results.sizes["lead"] == 1 and results["horizon"].values.tolist() == [1]
+    # the prediction is the truth, bit for bit
+    assert not results["relative_l2"].any() and not results["rmse"].any() and results["stable"].all()
+    np.testing.assert_allclose(results["correlation"], 1.0, rtol=1e-12)
+    told = summary(results)
+    assert told["leads"] == 1 and [row["mean"] for row in told["metrics"]["relative_l2"]["rows"]] == [0.0]
+    save(results, tmp_path / "run")
+    twice = evaluate(write_rollout(exact(steady, steps=2), steady, tmp_path / "y.zarr", steps=2, start=[0]))
+    # a second frame has no truth: it is compared with nothing
+    assert twice["compared"].values.tolist() == [[True, False]] * 2 and twice["rmse"][:, 1].isnull().all()

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from physml.fields import Axis, Boundary, Field, Grid, GridField, Layout
+from physml.fields import Axis, Batch, Boundary, Field, Grid, GridField, Layout, Setting
 
 
 def test_weights_of_a_periodic_axis_sum_to_its_length() -> None:
@@ -68,3 +68,28 @@ def test_differences_are_named() -> None:
     assert "fields" in str(layout().difference(layout(name="v")))
     assert "grid" in str(layout().difference(layout(n=5)))
     assert "frame interval" in str(layout().difference(layout(dt=2.0)))
+
+
+def test_static_fields_belong_to_a_layout() -> None:
+    def layout(*static: Field) -> Layout:
+        return Layout((Field("p"),), Grid((Axis.periodic_uniform("x", 4, 1.0),)), 1.0, static=static)
+
+    rough = layout(Field("permeability", "m^2"), Field("depth"))
+    again = Layout.from_plain(rough.to_plain())
+    assert again.static == rough.static and again.difference(rough) is None
+    assert "static fields ['permeability', 'depth'] against []" in str(rough.difference(layout()))
+    assert "units of permeability" in str(rough.difference(layout(Field("permeability"), Field("depth"))))
+    # without static fields, the plain values are those of a layout that knows nothing of them
+    assert "static" not in layout().to_plain() and Layout.from_plain(layout().to_plain()).static == ()
+
+
+def test_a_batch_gives_its_setting_in_the_order_of_its_numbers() -> None:
+    grid = Grid((Axis.periodic_uniform("x", 3, 1.0),))
+    state = GridField(torch.zeros(2, 0, 3, 1), grid, ("p",))
+    still = GridField(torch.arange(6.0).reshape(2, 1, 3, 1), grid, ("k",))
+    numbers = {"b": torch.tensor([1.0, 2.0]), "a": torch.tensor([3.0, 4.0])}
+    setting = Batch(2, {"state": state, "static": still}, {}, numbers).to(torch.float64).setting
+    assert setting.numbers is not None and setting.numbers.tolist() == [[1.0, 3.0], [2.0, 4.0]]
+    assert setting.fields is not None and torch.equal(setting.fields, still.values[:, 0].double())
+    assert Batch(2, {"state": state}, {}).setting == Setting()
+    assert Setting().to(torch.float64) == Setting()

@@ -17,6 +17,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
+from settings import exact, make_steady_store
 
 from physml import report
 from physml.datasets.store import StoreWriter, TrajectoryStore
@@ -417,3 +418,14 @@ def test_samples_that_cannot_be_shown(data: TrajectoryStore, tmp_path: Path) -> 
     group.attrs["physml"] = about | {"complete": False}
     with pytest.raises(ValueError, match="was interrupted"):
         report.Sample.open(path)
+
+
+def test_a_steady_rollout_has_no_time_to_report(tmp_path: Path) -> None:
+    steady = make_steady_store(tmp_path / "steady.zarr")
+    rolled = write_rollout(exact(steady), steady, tmp_path / "x.zarr", steps=1)
+    measured = evaluate(rolled)
+    made = report.tabulate({"exact": measured})
+    keys = [column.key for column in made.columns]
+    assert "relative_l2_1" in keys and not any(key.startswith("correlation_time") for key in keys)
+    page = report.write_report(tmp_path / "page", {"exact": measured}, rollouts={"exact": rolled})
+    assert "<html" in page.read_text()[:200]

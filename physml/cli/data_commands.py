@@ -6,6 +6,7 @@ import argparse
 import importlib
 import inspect as inspection
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,13 +109,15 @@ def inspect(arguments: argparse.Namespace) -> int:
             return 0
     data = open_trajectories(path)
     layout, axes = data.layout, data.layout.grid.axes
-    size = 4 * data.count * data.frames * len(layout.fields)
+    size = 4 * data.count * (data.frames * len(layout.fields) + len(layout.static))
     for n in layout.grid.shape:
         size *= n
     rows = {
         "data set": f"{data.name} ({data.path})",
         "fingerprint": data.fingerprint,
-        "trajectories": f"{data.count} of {data.frames} frames, {layout.dt:g} {layout.time_units} apart",
+        "trajectories": f"{data.count} of {data.frames} frames, {layout.dt:g} {layout.time_units} apart"
+        if data.frames > 1
+        else f"{data.count} of one frame",
         "size": f"{size / 2**20:,.1f} MiB of float32 in memory",
     }
     for axis in axes:
@@ -126,10 +129,10 @@ def inspect(arguments: argparse.Namespace) -> int:
         rows["obstacle"] = f"{100 * (1 - float(layout.grid.mask.float().mean())):.1f} % of the points are solid"
     for index, field in enumerate(layout.fields):
         s = data.statistics
-        rows[f"field {field.name}"] = (
-            f"[{field.units or '1'}] mean {s.mean[index]:.4g}, std {s.std[index]:.4g}, change per frame "
-            f"{s.increment_std[index]:.4g}"
-        )
+        change = f", change per frame {s.increment_std[index]:.4g}" if data.frames > 1 else ""
+        rows[f"field {field.name}"] = f"[{field.units or '1'}] mean {s.mean[index]:.4g}, std {s.std[index]:.4g}{change}"
+    for field, mean, std in zip(layout.static, data.statistics.static_mean, data.statistics.static_std, strict=True):
+        rows[f"static {field.name}"] = f"[{field.units or '1'}] mean {mean:.4g}, std {std:.4g}, does not change in time"
     for name, values in data.parameters.items():
         low, high = float(min(values)), float(max(values))
         rows[f"parameter {name}"] = f"{low:g}" if low == high else f"{low:g} to {high:g}"
@@ -159,9 +162,13 @@ def _unreadable(data: Any) -> list[str]:
     """Read everything once, a few frames at a time."""
     found = []
     for trajectory in range(data.count):
-        for start in range(0, data.frames, 16):
+        reads = [partial(data.read_static, trajectory)]
+        reads += [
+            partial(data.read, trajectory, start, min(start + 16, data.frames)) for start in range(0, data.frames, 16)
+        ]
+        for reading in reads:
             try:
-                data.read(trajectory, start, min(start + 16, data.frames))
+                reading()
             except ValueError as problem:
                 found.append(str(problem))
     return found

@@ -89,8 +89,21 @@ class CylinderWake(Trajectories):
             digest.update(np.ascontiguousarray(data[name]).tobytes())
         self.fingerprint = digest.hexdigest()[:16]
         self.provenance = {"source": FILE, "stride": stride, "solver": "Nek5000 modes distributed with pysindy (MIT)"}
-        self.statistics = measure(self.layout, self.segments["train"], self.read)
+        self.statistics = measure(self.layout, self.segments["train"], self.read, parameters=self.parameters)
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         values = self._base + np.tensordot(self._coefficients[frames], self._modes, axes=1)
         return (values * self._fluid).astype(np.float32)
+
+
+EXPECTED = f"a folder with {FILE}"
+
+
+def recognises(path: Path) -> bool:
+    """Whether this adapter opens the path."""
+    return path.name == FILE or (path / FILE).exists()
+
+
+def opened(path: Path) -> CylinderWake:
+    """The data set at the path."""
+    return CylinderWake(path)

@@ -1,4 +1,5 @@
-"""The canonical trajectory store: one zarr v3 group, ``state[trajectory, time, *space, channel]``.
+"""The canonical trajectory store: one zarr v3 group, ``state[trajectory, time, *space, channel]``, and for fields that
+do not change in time ``static[trajectory, *space, static_field]``.
 
 ``xarray.open_zarr`` opens it with named coordinates. Statistics, splits, units and provenance live in the group
 attribute ``physml``. Chunks hold a few whole frames, are compressed by Blosc-LZ4 with byte shuffle and end with a
@@ -21,7 +22,7 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from physml.configured import version_of
 from physml.datasets.trajectories import Segment, Statistics, Trajectories, measure
-from physml.fields import Layout
+from physml.fields import Field, Layout
 
 FORMAT = 1
 _CHUNK_BYTES = 1 << 20
@@ -45,26 +46,44 @@ def create_state(
     names = layout.grid.names
     frames = max(multiple, frames_per_chunk(layout, shape[1]) // multiple * multiple)
     chunk = (1, frames, *layout.grid.shape, len(layout.fields))
-    state = group.create_array(
-        "state",
-        shape=(*shape, *layout.grid.shape, len(layout.fields)),
-        chunks=chunk,
-        dtype="float32",
-        compressors=[BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle), Crc32cCodec()],
-        fill_value=float("nan"),
-        dimension_names=[*lead, *names, "channel"],
-    )
+    whole = (*shape, *layout.grid.shape, len(layout.fields))
+    state = _create_fields(group, "state", whole, chunk, [*lead, *names, "channel"])
     for axis in layout.grid.axes:
         add_coordinate(group, axis.name, axis.points.numpy(), axis.name, units=axis.units, boundary=str(axis.boundary))
-    add_coordinate(
-        group, "channel", np.array(layout.names), "channel", units=", ".join(f.units or "1" for f in layout.fields)
-    )
+    _add_names(group, "channel", layout.fields)
     if layout.grid.mask is not None:
         mask = layout.grid.mask.numpy()
         array = group.create_array("mask", shape=mask.shape, dtype="bool", dimension_names=list(names))
         array[...] = mask
         array.attrs["long_name"] = "true where there is fluid"
     return state
+
+
+def _create_static(group: zarr.Group, count: int, layout: Layout) -> None:
+    """Create ``static`` for a layout with static fields; a chunk holds those of one trajectory."""
+    shape = (*layout.grid.shape, len(layout.static))
+    names = ["trajectory", *layout.grid.names, "static_field"]
+    _create_fields(group, "static", (count, *shape), (1, *shape), names)
+    _add_names(group, "static_field", layout.static)
+
+
+def _create_fields(
+    group: zarr.Group, name: str, shape: tuple[int, ...], chunks: tuple[int, ...], dimensions: Sequence[str]
+) -> zarr.Array:
+    return group.create_array(
+        name,
+        shape=shape,
+        chunks=chunks,
+        dtype="float32",
+        compressors=[BloscCodec(cname="lz4", shuffle=BloscShuffle.shuffle), Crc32cCodec()],
+        fill_value=float("nan"),
+        dimension_names=list(dimensions),
+    )
+
+
+def _add_names(group: zarr.Group, name: str, fields: Sequence[Field]) -> None:
+    units = ", ".join(item.units or "1" for item in fields)
+    add_coordinate(group, name, np.array([item.name for item in fields]), name, units=units)
 
 
 def consolidate(path: str | Path) -> None:
@@ -113,13 +132,18 @@ def open_group(path: str | Path, kind: str) -> tuple[zarr.Group, dict[str, Any]]
 
 def read_state(path: str, array: zarr.Array, where: tuple[int, slice]) -> np.ndarray:
     """Read whole frames; a damaged chunk becomes one clear ``ValueError``."""
+    row, frames = where
+    first = array.metadata.dimension_names[0]  # type: ignore[union-attr,index]
+    return _decoded(path, array, where, f"{first} {row}, frames {frames.start} to {frames.stop - 1}")
+
+
+def _decoded(path: str, array: zarr.Array, where: Any, what: str) -> np.ndarray:
     try:
         return np.asarray(array[where])
     except (ValueError, RuntimeError, OSError) as problem:
-        row, frames = where
         raise ValueError(
-            f"{path}: {array.metadata.dimension_names[0]} {row}, frames {frames.start} to {frames.stop - 1} cannot be "  # type: ignore[union-attr,index]
-            f"decoded; a chunk is truncated or corrupt ({problem}). Copy or make the store again."
+            f"{path}: {what} cannot be decoded; a chunk is truncated or corrupt ({problem}). Copy or make the store "
+            "again."
         ) from None
 
 
@@ -153,40 +177,51 @@ class TrajectoryStore(Trajectories):
                 f"{path}: its physml metadata are damaged ({type(problem).__name__}: {problem}); copy or make it again."
             ) from None
         self._process = -1
-        self._array: zarr.Array | None = None
-        state = self._state()
+        self._arrays: dict[str, zarr.Array] = {}
+        state = self._array("state")
         self.count, self.frames = state.shape[:2]
         self.parameters = {name: np.asarray(group[name]) for name in plain["parameters"]}
-        expected = (*self.layout.grid.shape, len(self.layout.fields))
-        if state.shape[2:] != expected:
-            raise ValueError(
-                f"{path}: state has shape {state.shape}, its layout says (…, {expected}); the store is damaged."
-            )
-        present = state.nchunks_initialized
-        if present < state.nchunks:
-            raise ValueError(
-                f"{path}: {state.nchunks - present} of {state.nchunks} chunk files are missing; copy or make "
-                "the store again."
-            )
+        shapes = {"state": (self.count, self.frames, *self.layout.grid.shape, len(self.layout.fields))}
+        if self.layout.static:
+            shapes["static"] = (self.count, *self.layout.grid.shape, len(self.layout.static))
+        for name, expected in shapes.items():
+            array = self._array(name)
+            if array.shape != expected:
+                raise ValueError(
+                    f"{path}: {name} has shape {array.shape}, its layout says {expected}; the store is damaged."
+                )
+            present = array.nchunks_initialized
+            if present < array.nchunks:
+                raise ValueError(
+                    f"{path}: {array.nchunks - present} of {array.nchunks} chunk files of {name} are missing; copy or "
+                    "make the store again."
+                )
 
-    def _state(self) -> zarr.Array:
-        if self._array is None or self._process != os.getpid():  # opened anew in every process
-            self._process = os.getpid()
-            array = zarr.open_group(self.path, mode="r")["state"]
-            assert isinstance(array, zarr.Array)
-            self._array = array
-        return self._array
+    def _array(self, name: str) -> zarr.Array:
+        if self._process != os.getpid():  # opened anew in every process
+            self._process, self._arrays = os.getpid(), {}
+        if name not in self._arrays:
+            found = zarr.open_group(self.path, mode="r").get(name)
+            if not isinstance(found, zarr.Array):
+                raise ValueError(f"{self.path}: has no array {name!r}; copy or make the store again.")
+            self._arrays[name] = found
+        return self._arrays[name]
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_array": None, "_process": -1}
+        return {**self.__dict__, "_arrays": {}, "_process": -1}
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
-        dense = read_state(self.path, self._state(), (trajectory, slice(frames.start, frames.stop)))
+        dense = read_state(self.path, self._array("state"), (trajectory, slice(frames.start, frames.stop)))
         return dense[:: frames.step]
+
+    def _read_static(self, trajectory: int) -> np.ndarray:
+        return _decoded(self.path, self._array("static"), trajectory, f"static fields of trajectory {trajectory}")
 
 
 class StoreWriter:
     """Writes a store chunk by chunk and finishes it; picks up an interrupted one where it stopped.
+
+    States go in by :meth:`write`, static fields, where the layout has some, by :meth:`write_static`.
 
     Args:
         path: the zarr folder; made if missing.
@@ -248,6 +283,8 @@ class StoreWriter:
             group = zarr.open_group(beside, mode="w")
             group.attrs["physml"] = self._plain
             create_state(group, ("trajectory", "time"), (count, frames), layout)
+            if layout.static:
+                _create_static(group, count, layout)
             times = np.arange(frames) * layout.dt
             add_coordinate(
                 group, "time", times, "time", units=layout.time_units, long_name="time since the first frame"
@@ -258,7 +295,9 @@ class StoreWriter:
             os.replace(beside, self.path)
             self.complete = False
             self._group = zarr.open_group(self.path, mode="r+")
+        self._layout = layout
         self._state: zarr.Array = self._group["state"]  # type: ignore[assignment]
+        self._static: zarr.Array | None = self._group["static"] if layout.static else None  # type: ignore[assignment]
 
     @property
     def chunk_frames(self) -> int:
@@ -271,8 +310,7 @@ class StoreWriter:
         Raises:
             ValueError: where a value is not finite.
         """
-        if self.complete:
-            raise ValueError(f"{self.path}: is complete; delete it to write it anew.")
+        self._refuse_complete()
         count, frames, *shape = self._state.shape
         if values.shape[1:] != tuple(shape) or not len(values):
             raise ValueError(f"values: got shape {values.shape}, expected (T, {', '.join(map(str, shape))}).")
@@ -284,8 +322,7 @@ class StoreWriter:
                 f"frames from a multiple of it on (the last may be shorter), in {count} trajectories of "
                 f"{frames} frames."
             )
-        with np.errstate(over="ignore"):  # what is too large for fp32 is found as infinite below
-            values = np.ascontiguousarray(values, dtype=np.float32)
+        values = _single(values)
         if not np.isfinite(values).all():
             raise ValueError(
                 f"values: trajectory {trajectory} is not finite near frame {start}; if a solver made it, reduce "
@@ -294,8 +331,36 @@ class StoreWriter:
         self._state[trajectory, start : start + len(values)] = values
         return hashlib.sha256(values.tobytes()).hexdigest()
 
+    def write_static(self, trajectory: int, values: np.ndarray) -> None:
+        """Write the fields of one trajectory that do not change in time, ``(*space, S)``.
+
+        Raises:
+            ValueError: where the layout has none, or a value is not finite.
+        """
+        self._refuse_complete()
+        if self._static is None:
+            raise ValueError("write_static: the layout has no static fields; name them in Layout(static=...).")
+        count, *shape = self._static.shape
+        if not 0 <= trajectory < count or values.shape != tuple(shape):
+            raise ValueError(
+                f"values: got shape {values.shape} for trajectory {trajectory}, expected "
+                f"({', '.join(map(str, shape))}) for one of {count} trajectories."
+            )
+        values = _single(values)
+        if not np.isfinite(values).all():
+            raise ValueError(f"values: the static fields of trajectory {trajectory} are not finite; repair them.")
+        self._static[trajectory] = values
+
+    def _refuse_complete(self) -> None:
+        if self.complete:
+            raise ValueError(f"{self.path}: is complete; delete it to write it anew.")
+
     def _read_back(self, trajectory: int, start: int, stop: int) -> np.ndarray:
         return read_state(str(self.path), self._state, (trajectory, slice(start, stop)))
+
+    def _read_static_back(self, trajectory: int) -> np.ndarray:
+        assert self._static is not None
+        return _decoded(str(self.path), self._static, trajectory, f"static fields of trajectory {trajectory}")
 
     def finish(self, digests: Sequence[str]) -> TrajectoryStore:
         """Compute the statistics, mark the store complete, open it.
@@ -304,25 +369,40 @@ class StoreWriter:
             digests: one for each trajectory, made from what :meth:`write` returned.
         """
         if not self.complete:
-            missing = self._state.nchunks - self._state.nchunks_initialized
-            if missing:
-                raise ValueError(
-                    f"{self.path}: {missing} of {self._state.nchunks} blocks were not written; write them first."
-                )
-            identity = json.dumps([self._plain["layout"], self._plain["segments"], list(digests)], sort_keys=True)
-            layout = Layout.from_plain(self._plain["layout"])
+            for array, what in ((self._state, "blocks"), (self._static, "static fields")):
+                missing = 0 if array is None else array.nchunks - array.nchunks_initialized
+                if array is not None and missing:
+                    raise ValueError(
+                        f"{self.path}: {missing} of {array.nchunks} {what} were not written; write them first."
+                    )
+            identity: list[Any] = [self._plain["layout"], self._plain["segments"], list(digests)]
+            if self._static is not None:
+                rows = range(self._static.shape[0])
+                identity += [hashlib.sha256(self._read_static_back(row).tobytes()).hexdigest() for row in rows]
             train = [Segment(*bounds) for bounds in self._plain["segments"]["train"]]
+            statistics = measure(
+                self._layout,
+                train,
+                self._read_back,
+                parameters=self._plain["parameters"],
+                read_static=self._read_static_back,
+            )
             plain = {
                 **self._plain,
                 "complete": True,
-                "statistics": measure(layout, train, self._read_back).to_plain(),
+                "statistics": statistics.to_plain(),
                 "digests": list(digests),
-                "fingerprint": hashlib.sha256(identity.encode()).hexdigest()[:16],
+                "fingerprint": hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:16],
             }
             self._group.attrs["physml"] = plain
             consolidate(self.path)
             self.complete = True
         return TrajectoryStore(self.path)
+
+
+def _single(values: np.ndarray) -> np.ndarray:
+    with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite, which is refused
+        return np.ascontiguousarray(values, dtype=np.float32)
 
 
 def _check_segments(segments: Mapping[str, Sequence[Segment]], count: int, frames: int) -> None:
@@ -345,3 +425,16 @@ def _first_difference(found: Any, wanted: Any, key: str) -> str:
             if found.get(name) != wanted.get(name):
                 return _first_difference(found.get(name), wanted.get(name), f"{key}.{name}")
     return f"{key}: {str(found)[:60]} there, {str(wanted)[:60]} asked"
+
+
+EXPECTED = "a zarr store (a folder with zarr.json, from `physml data make`)"
+
+
+def recognises(path: Path) -> bool:
+    """Whether this adapter opens the path."""
+    return (path / "zarr.json").exists() or path.suffix == ".zarr"
+
+
+def opened(path: Path) -> TrajectoryStore:
+    """The data set at the path."""
+    return TrajectoryStore(path)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -32,19 +32,35 @@ class Statistics:
         mean, std: of each field, ``(C,)``.
         increment_std: standard deviation of the difference of two consecutive frames, ``(C,)``.
         energy: largest ``<((u - mean)/std)^2>`` of any training frame, averaged over space and fields.
+        static_mean, static_std: of each static field, ``(S,)``, over trajectories and all points, solid ones included.
+        number_mean, number_std: of each parameter by name, over trajectories; the deviation of a constant is 0.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     increment_std: tuple[float, ...]
     energy: float
+    static_mean: tuple[float, ...] = ()
+    static_std: tuple[float, ...] = ()
+    number_mean: Mapping[str, float] = field(default_factory=dict)
+    number_std: Mapping[str, float] = field(default_factory=dict)
 
     def to_plain(self) -> dict[str, Any]:
         return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_plain(cls, plain: Mapping[str, Any]) -> Statistics:
-        return cls(tuple(plain["mean"]), tuple(plain["std"]), tuple(plain["increment_std"]), float(plain["energy"]))
+        """Moments of static fields and parameters may be missing: those of a store that was measured without."""
+        return cls(
+            tuple(plain["mean"]),
+            tuple(plain["std"]),
+            tuple(plain["increment_std"]),
+            float(plain["energy"]),
+            static_mean=tuple(plain.get("static_mean", ())),
+            static_std=tuple(plain.get("static_std", ())),
+            number_mean=dict(plain.get("number_mean", {})),
+            number_std=dict(plain.get("number_std", {})),
+        )
 
 
 class Trajectories(ABC):
@@ -53,7 +69,7 @@ class Trajectories(ABC):
     Attributes:
         name: for people.
         path: where it was opened, as text.
-        layout: fields, grid, frame interval.
+        layout: fields, grid, frame interval, static fields.
         count: number of trajectories.
         frames: frames of each.
         parameters: numbers that hold for a whole trajectory (``viscosity``, ``reynolds``), ``(count,)`` each.
@@ -103,6 +119,35 @@ class Trajectories(ABC):
         mask = self.layout.grid.mask
         return values if mask is None else values * mask.numpy()[..., None]
 
+    def _read_static(self, trajectory: int) -> np.ndarray:
+        """Static fields of one trajectory, ``(*space, S)`` float32; to be defined where the layout names some."""
+        raise NotImplementedError(f"{type(self).__name__} has static fields and must define _read_static.")
+
+    def read_static(self, trajectory: int) -> np.ndarray:
+        """The fields of one trajectory that do not change in time.
+
+        Returns:
+            ``(*space, S)`` float32, physical units, finite, as stored inside obstacles too; ``S = 0`` where the data
+            have none.
+
+        Raises:
+            ValueError: outside the data, or where a value is not finite.
+        """
+        if not 0 <= trajectory < self.count:
+            raise ValueError(
+                f"{self.path}: asked for static fields of trajectory {trajectory}; it holds {self.count} trajectories."
+            )
+        if not self.layout.static:
+            return np.zeros((*self.layout.grid.shape, 0), dtype=np.float32)
+        values = self._read_static(trajectory)
+        bad = ~np.isfinite(values).all(axis=tuple(range(values.ndim - 1)))
+        if bad.any():
+            raise ValueError(
+                f"{self.path}: trajectory {trajectory}, static field {self.layout.static[int(bad.argmax())].name!r} "
+                "holds NaN or infinite values, or its chunk is missing; repair or regenerate the data before using it."
+            )
+        return values
+
     def segments_of(self, split: str) -> tuple[Segment, ...]:
         """The segments of a split; a misspelt split is one clear error."""
         if split not in self.segments:
@@ -110,13 +155,22 @@ class Trajectories(ABC):
         return self.segments[split]
 
 
-def measure(layout: Layout, segments: Sequence[Segment], read: Callable[[int, int, int], np.ndarray]) -> Statistics:
+def measure(
+    layout: Layout,
+    segments: Sequence[Segment],
+    read: Callable[[int, int, int], np.ndarray],
+    *,
+    parameters: Mapping[str, Sequence[float] | np.ndarray] | None = None,
+    read_static: Callable[[int], np.ndarray] | None = None,
+) -> Statistics:
     """Statistics in one pass, in float64, by merging block moments (Chan et al. 1983).
 
     Args:
         layout: of the states; only fluid points count.
         segments: what to measure, normally the split ``train``.
         read: ``(trajectory, start, stop) -> (T, *space, C)``.
+        parameters: of the data, a number for each trajectory.
+        read_static: ``trajectory -> (*space, S)``; needed where the layout has static fields.
     """
     fluid = None if layout.grid.mask is None else layout.grid.mask.numpy()
     whole, steps = _Moments(), _Moments()
@@ -145,7 +199,24 @@ def measure(layout: Layout, segments: Sequence[Segment], read: Callable[[int, in
     energy = (squares / std**2).mean(axis=-1).max()
     rise = steps.std if steps.count else std
     rise = np.where(rise > 1e-7 * std, rise, std)
-    return Statistics(tuple(mean.tolist()), tuple(std.tolist()), tuple(rise.tolist()), float(energy))
+    trajectories = sorted({segment.trajectory for segment in segments})
+    still = _Moments()
+    if layout.static:
+        if read_static is None:
+            raise ValueError("read_static: not given, but the layout has static fields; pass what reads them.")
+        for trajectory in trajectories:
+            still.add(read_static(trajectory).astype(np.float64))
+    numbers = {name: np.asarray(values, np.float64)[trajectories] for name, values in (parameters or {}).items()}
+    return Statistics(
+        mean=tuple(mean.tolist()),
+        std=tuple(std.tolist()),
+        increment_std=tuple(rise.tolist()),
+        energy=float(energy),
+        static_mean=tuple(still.mean.tolist()) if still.count else (),
+        static_std=tuple(still.std.tolist()) if still.count else (),
+        number_mean={name: float(values.mean()) for name, values in numbers.items()},
+        number_std={name: float(values.std()) for name, values in numbers.items()},
+    )
 
 
 class _Moments:

@@ -80,16 +80,17 @@ def _starts(segment: Segment, span: int, most: int | None) -> Sequence[int]:
 
 
 class Collate:
-    """Windows ``(T, *space, C)`` to a :class:`Batch` with the branch ``state``.
+    """Windows ``(T, *space, C)`` to a :class:`Batch` with the branch ``state``, and ``static`` where the data have it.
 
     Args:
-        data: gives grid, names and parameters.
-        known: frames of the input; the rest are targets.
+        data: gives grid, names, parameters and static fields.
+        known: frames of the input, 0 for a steady problem; the rest are targets.
     """
 
     def __init__(self, data: Trajectories, known: int) -> None:
         layout = data.layout
         self._grid, self._names, self._known = layout.grid.to(torch.float32), layout.names, known
+        self._data, self._static = data, tuple(item.name for item in layout.static)
         self._parameters = {
             name: torch.as_tensor(values, dtype=torch.float32) for name, values in data.parameters.items()
         }
@@ -97,9 +98,13 @@ class Collate:
     def __call__(self, samples: Sequence[tuple[Tensor, int]]) -> Batch:
         values = torch.stack([window for window, _ in samples])
         rows = torch.tensor([trajectory for _, trajectory in samples])
+        inputs = {"state": GridField(values[:, : self._known], self._grid, self._names)}
+        if self._static:
+            fields = np.stack([self._data.read_static(trajectory) for _, trajectory in samples])
+            inputs["static"] = GridField(torch.from_numpy(fields)[:, None], self._grid, self._static)
         return Batch(
             size=len(samples),
-            inputs={"state": GridField(values[:, : self._known], self._grid, self._names)},
+            inputs=inputs,
             targets={"state": GridField(values[:, self._known :], self._grid, self._names)},
             condition={name: values[rows] for name, values in self._parameters.items()},
         )

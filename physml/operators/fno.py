@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physml.fields import Grid
+from physml.fields import Grid, Setting
 from physml.nn.mlp import MLP
 from physml.nn.positional import Positions
 from physml.nn.spectral_convolution import FourierBasis, SpectralConvolution
@@ -21,8 +21,8 @@ from physml.operators.operator import Operator
 class FNO(Operator):
     r"""Layers that act on the low wavenumbers of the whole domain at once, in one to three dimensions.
 
-    The window's frames and fields become channels, :math:`v_0 = P_2\,\sigma(P_1 u + p)`, with features :math:`p` of the
-    position. Then follow ``depth`` layers
+    The window's frames and fields, and the static fields, become channels,
+    :math:`v_0 = P_2\,\sigma(P_1 u + p)`, with features :math:`p` of the position. Then follow ``depth`` layers
 
     .. math::
 
@@ -45,9 +45,10 @@ class FNO(Operator):
 
     Args:
         channels: number of fields C.
-        frames: frames read, T.
+        frames: frames read, T; 0 for a steady problem.
         steps: most frames predicted by one call, K.
         axes: number of space dimensions D, 1 to 3.
+        static: fields read that do not change in time, S: further input channels.
         modes: highest wavenumber kept, one for each axis; at most half the points of the axis, its padding included.
             An eighth to a quarter of the points is a good start.
         width: channels between the layers.
@@ -71,6 +72,7 @@ class FNO(Operator):
         frames: int = 1,
         steps: int = 1,
         axes: int,
+        static: int = 0,
         modes: Sequence[int],
         width: int = 64,
         depth: int = 4,
@@ -89,10 +91,15 @@ class FNO(Operator):
             raise ValueError(f"depth: got {depth}, expected at least one Fourier layer.")
         if padding < 0:
             raise ValueError(f"padding: got {padding:g}, expected a fraction of the axis, 0 or more.")
-        self.channels, self.frames, self.steps, self.axes = channels, frames, steps, axes
+        if min(frames, static) < 0 or frames + static == 0:
+            raise ValueError(
+                f"frames, static: got {frames} and {static}, expected 0 or more and something to read: a frame or a "
+                "static field."
+            )
+        self.channels, self.frames, self.steps, self.axes, self.static = channels, frames, steps, axes, static
         self.modes, self.padding = tuple(modes), padding
         hidden = round(lifting * width)
-        self.read = nn.Linear(frames * channels, hidden or width)
+        self.read = nn.Linear(frames * channels + static, hidden or width)
         self.positions = None if positions is None else positions.build(axes, hidden or width)
         self.lift = nn.Sequential(nn.GELU(), nn.Linear(hidden, width)) if hidden else nn.Identity()
         self.layers = nn.ModuleList(
@@ -102,10 +109,10 @@ class FNO(Operator):
         hidden, outputs = round(projection * width), steps * channels
         self.project = MLP(inputs=width, hidden=hidden, outputs=outputs) if hidden else nn.Linear(width, outputs)
 
-    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+    def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
         """``(B, T, *space, C)`` to ``(B, steps, *space, C)``."""
-        self.check(window, steps)
-        v = self.read(window.movedim(1, -2).flatten(-2))
+        self.check(window, steps, setting)
+        v = self.read(self.inputs(window, setting))
         if self.positions is not None:
             v = v + self.positions(grid).to(v.dtype)
         added = [0 if axis.periodic else round(self.padding * len(axis.points)) for axis in grid.axes]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from physml.fields import Grid
+from physml.fields import Grid, Setting
 from physml.operators.operator import Operator
 
 
@@ -19,13 +19,18 @@ class Persistence(Operator):
         frames: frames read, T; only the last is used.
         steps: most frames predicted by one call, K.
         axes: number of space dimensions D.
+
+    Raises:
+        ValueError: where it is to read no frame: there is nothing to repeat.
     """
 
     def __init__(self, *, channels: int, frames: int = 1, steps: int = 1, axes: int) -> None:
         super().__init__()
+        if frames < 1:
+            raise ValueError(f"frames: got {frames}, persistence repeats the last frame it reads; give at least 1.")
         self.channels, self.frames, self.steps, self.axes = channels, frames, steps, axes
 
-    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+    def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
         """``(B, T, *space, C)`` to ``(B, steps, *space, C)``."""
         self.check(window, steps)
         return window[:, -1:].repeat_interleave(steps, dim=1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from physml.fields import Boundary, Grid
+from physml.fields import Boundary, Grid, Setting
 from physml.nn.padding import pad
 from physml.operators.operator import Operator
 
@@ -35,9 +35,10 @@ class UNet(Operator):
 
     Args:
         channels: number of fields C.
-        frames: frames read, T.
+        frames: frames read, T; 0 for a steady problem.
         steps: most frames predicted by one call, K.
         axes: number of space dimensions D, 1 to 3.
+        static: fields read that do not change in time, S: further input channels.
         width: channels of the finest stage.
         multipliers: channels of each stage, in units of ``width``, finest first.
         blocks: residual blocks of each stage on the way down.
@@ -55,6 +56,7 @@ class UNet(Operator):
         frames: int = 1,
         steps: int = 1,
         axes: int,
+        static: int = 0,
         width: int = 64,
         multipliers: Sequence[int] = (1, 2, 2, 4),
         blocks: int = 2,
@@ -70,11 +72,16 @@ class UNet(Operator):
             )
         if width % groups:
             raise ValueError(f"groups: got {groups}, which does not divide width={width}; change either.")
-        self.channels, self.frames, self.steps, self.axes = channels, frames, steps, axes
+        if min(frames, static) < 0 or frames + static == 0:
+            raise ValueError(
+                f"frames, static: got {frames} and {static}, expected 0 or more and something to read: a frame or a "
+                "static field."
+            )
+        self.channels, self.frames, self.steps, self.axes, self.static = channels, frames, steps, axes, static
         self.factor = 2 ** (len(multipliers) - 1)
         widths = [width * multiplier for multiplier in multipliers]
 
-        self.first = Convolution(axes=axes, inputs=frames * channels, outputs=width)
+        self.first = Convolution(axes=axes, inputs=frames * channels + static, outputs=width)
         kept = [width]  # channels of the outputs that the way up reads
         self.down = nn.ModuleList()
         now = width
@@ -100,12 +107,12 @@ class UNet(Operator):
         # Small, so that training starts near zero: the mean of the data, or persistence where increments are predicted.
         nn.init.normal_(self.last.kernel.weight, std=0.02)
 
-    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+    def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
         """``(B, T, *space, C)`` to ``(B, steps, *space, C)``."""
-        self.check(window, steps)
+        self.check(window, steps, setting)
         self._check_size(window.shape[2:-1])
         boundaries = grid.boundaries
-        v = self.first(window.movedim(1, -2).flatten(-2).movedim(-1, 1), boundaries)
+        v = self.first(self.inputs(window, setting).movedim(-1, 1), boundaries)
         kept = [v]
         for part in self.down:
             v = part(v, boundaries)

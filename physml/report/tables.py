@@ -158,6 +158,9 @@ def _relative_l2(results: Results, told: _Summaries, shared: Sequence[int]) -> _
 
 
 def _correlation_time(results: Results, told: _Summaries) -> _Made:
+    """Left out where there is one lead only, as of a steady problem: no time passes."""
+    if all(table.sizes["lead"] == 1 for table in results.values()):
+        return []
     several = len(_first(results)["field"]) > 1
     definition = DEFINITIONS["correlation_time"] + (" The field that drops first is shown." if several else "")
     made: _Made = []

@@ -27,7 +27,7 @@ from physml.cli.errors import UserError
 from physml.cli.main import main
 from physml.datasets import TrajectoryStore
 from physml.emulator import Emulator, Origin
-from physml.fields import Grid
+from physml.fields import Grid, Setting
 from physml.metrics import UndefinedMetric
 from physml.normalise import Standardise
 from physml.operators import Operator
@@ -45,7 +45,7 @@ class Amplify(Operator):
         self.channels, self.frames, self.steps, self.axes, self.most = 1, 1, 1, 2, most
         self.weight = torch.nn.Parameter(torch.tensor(2.0))
 
-    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+    def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
         if len(window) > self.most:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return self.weight * window

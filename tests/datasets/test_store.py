@@ -11,9 +11,10 @@ import torch
 import xarray
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from settings import coefficient, make_steady_store, steady_layout, strength
 from waves import make_store, wave, wave_layout
 
-from physml.datasets import Segment, StoreWriter, TrajectoryStore, open_trajectories
+from physml.datasets import Segment, Statistics, StoreWriter, TrajectoryStore, open_trajectories
 from physml.datasets.trajectories import measure
 from physml.fields import Grid, Layout
 
@@ -63,7 +64,7 @@ def test_statistics_do_not_depend_on_blocks(lengths: list[int], seed: int) -> No
 def test_a_missing_chunk_is_an_error(store: TrajectoryStore) -> None:
     chunk = next(path for path in (Path(store.path) / "state" / "c").rglob("*") if path.is_file())
     chunk.unlink()
-    with pytest.raises(ValueError, match="1 of 12 chunk files are missing"):
+    with pytest.raises(ValueError, match="1 of 12 chunk files of state are missing"):
         TrajectoryStore(store.path)
 
 
@@ -199,7 +200,7 @@ def test_the_fingerprint_tells_data_apart(tmp_path: Path, store: TrajectoryStore
 def test_workers_get_no_open_files(store: TrajectoryStore) -> None:
     store.read(0, 0, 2)
     again = pickle.loads(pickle.dumps(store))  # our own bytes: what a worker process is sent
-    assert again._array is None
+    assert not again._arrays
     np.testing.assert_array_equal(again.read(0, 0, 2), store.read(0, 0, 2))
 
 
@@ -209,3 +210,88 @@ def test_missing_data_name_the_variable(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     with pytest.raises(ValueError, match="not a data set physml can read"):
         open_trajectories(tmp_path / "folder")
+
+
+def test_static_fields_come_back_exactly_with_names(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "a.zarr")
+    for row in range(store.count):
+        np.testing.assert_array_equal(store.read_static(row), coefficient(store.layout, row))
+    opened = xarray.open_zarr(store.path)
+    assert opened["static"].dims == ("trajectory", "x", "y", "static_field")
+    assert list(opened.static_field.values) == ["coefficient"] and opened.static_field.attrs["units"] == "m"
+    again = pickle.loads(pickle.dumps(store))  # our own bytes: what a worker process is sent
+    np.testing.assert_array_equal(again.read_static(3), store.read_static(3))
+    with pytest.raises(ValueError, match="it holds 6 trajectories"):
+        store.read_static(6)
+
+
+def test_moments_of_the_setting_are_those_of_the_training_split(tmp_path: Path) -> None:
+    s = make_steady_store(tmp_path / "a.zarr").statistics
+    fields = np.stack([coefficient(steady_layout(), row) for row in range(4)]).astype(np.float64)
+    # both sides are float64 sums over 256 numbers
+    np.testing.assert_allclose([*s.static_mean, *s.static_std], [fields.mean(), fields.std()], rtol=1e-12)
+    strengths = [strength(row) for row in range(4)]
+    assert s.number_mean == {"age": 7.0, "strength": np.mean(strengths)}
+    assert s.number_std == {"age": 0.0, "strength": np.std(strengths)}
+    assert Statistics.from_plain(json.loads(json.dumps(s.to_plain()))) == s
+
+
+def test_a_store_that_was_measured_without_a_setting_opens(store: TrajectoryStore) -> None:
+    meta = Path(store.path) / "zarr.json"
+    content = json.loads(meta.read_text())
+    moments = content["attributes"]["physml"]["statistics"]
+    for name in ("static_mean", "static_std", "number_mean", "number_std"):
+        del moments[name]
+    meta.write_text(json.dumps(content))
+    again = TrajectoryStore(store.path)
+    assert again.statistics.mean == store.statistics.mean and again.statistics.number_mean == {}
+    assert again.layout.static == () and again.fingerprint == store.fingerprint
+
+
+def test_damaged_static_fields_are_errors(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "a.zarr")
+    chunk = Path(store.path) / "static/c/2/0/0/0"
+    content = chunk.read_bytes()
+    chunk.write_bytes(content[:-10])
+    with pytest.raises(ValueError, match="static fields of trajectory 2 cannot be decoded"):
+        TrajectoryStore(store.path).read_static(2)
+    chunk.unlink()
+    with pytest.raises(ValueError, match="1 of 6 chunk files of static are missing"):
+        TrajectoryStore(store.path)
+    chunk.write_bytes(content)
+    import zarr
+
+    zarr.open_group(store.path, mode="r+")["static"][2, 0, 0, 0] = np.inf  # type: ignore[index]
+    with pytest.raises(ValueError, match="trajectory 2, static field 'coefficient' holds NaN"):
+        TrajectoryStore(store.path).read_static(2)
+
+
+def test_static_fields_are_written_whole_and_count_for_the_fingerprint(tmp_path: Path) -> None:
+    steady = make_steady_store(tmp_path / "a.zarr")
+
+    def written(path: Path, factor: float) -> TrajectoryStore:
+        writer = half(path, steady)
+        states = np.random.default_rng(0).normal(size=(2, 8, 8, 8, 1))
+        digest = [writer.write(row, 0, states[row]) for row in range(2)]
+        writer.write_static(0, np.ones((8, 8, 1)))
+        with pytest.raises(ValueError, match="1 of 2 static fields were not written"):
+            writer.finish(digest)
+        writer.write_static(1, factor * np.ones((8, 8, 1)))
+        store = writer.finish(digest)
+        with pytest.raises(ValueError, match="is complete"):
+            writer.write_static(0, np.ones((8, 8, 1)))
+        return store
+
+    one, two = written(tmp_path / "b.zarr", 1.0), written(tmp_path / "c.zarr", 2.0)
+    assert one.fingerprint != two.fingerprint
+
+
+def test_static_fields_of_another_shape_or_not_finite_are_refused(tmp_path: Path, store: TrajectoryStore) -> None:
+    writer = half(tmp_path / "half.zarr", make_steady_store(tmp_path / "a.zarr"))
+    for row, values in ((0, np.ones((8, 8))), (0, np.ones((8, 8, 2))), (2, np.ones((8, 8, 1)))):
+        with pytest.raises(ValueError, match=r"expected \(8, 8, 1\) for one of 2 trajectories"):
+            writer.write_static(row, values)
+    with pytest.raises(ValueError, match="are not finite"):
+        writer.write_static(0, np.full((8, 8, 1), 1e39))
+    with pytest.raises(ValueError, match="has no static fields"):
+        half(tmp_path / "other.zarr", store).write_static(0, np.ones((16, 16, 1)))

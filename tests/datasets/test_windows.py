@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from waves import wave, wave_layout
 
-from physml.datasets import Segment, TrajectoryStore, Windows
+from physml.datasets import Segment, Trajectories, TrajectoryStore, Windows
 from physml.datasets.windows import Collate, Share, TrainingBatches
+from physml.fields import Field, Layout
 
 
 def counted(lengths: list[int]) -> Any:
@@ -115,3 +116,43 @@ def test_a_batch_knows_its_grid_fields_and_parameters(store: TrajectoryStore) ->
 def test_unknown_splits_are_refused(store: TrajectoryStore, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="train, validation, test"):
         store.segments_of("valid")
+
+
+class Told(Trajectories):
+    """Data whose numbers, static fields and states all tell their trajectory, ``1000 trajectory + frame`` the last."""
+
+    def __init__(self, count: int, frames: int) -> None:
+        self.name = self.path = self.fingerprint = "told"
+        self.layout = Layout((Field("u"),), wave_layout((3,)).grid, 1.0, static=(Field("a"), Field("b")))
+        self.count, self.frames = count, frames
+        self.parameters = {"age": np.arange(count) * 10.0}
+
+    def _read(self, trajectory: int, frames: slice) -> np.ndarray:
+        made = 1000 * trajectory + np.arange(self.frames, dtype=np.float32)[frames]
+        return np.broadcast_to(made[:, None, None], (len(made), 3, 1))
+
+    def _read_static(self, trajectory: int) -> np.ndarray:
+        return np.broadcast_to(np.array([trajectory, -trajectory], np.float32), (3, 2))
+
+
+@given(data=st.data(), count=st.integers(1, 5), known=st.integers(0, 2))
+def test_numbers_and_static_fields_reach_their_own_sample(data: st.DataObject, count: int, known: int) -> None:
+    told = Told(count, frames=4)
+    windows = Windows(told, [Segment(row, 0, 4) for row in range(count)], known + 1)
+    order = data.draw(st.lists(st.integers(0, len(windows) - 1), min_size=1, max_size=8))
+    batch = Collate(told, known)([windows[index] for index in order])
+    places = [windows.place(index) for index in order]
+    rows = torch.tensor([float(trajectory) for trajectory, _ in places])
+    assert batch.inputs["state"].values.shape == (len(order), known, 3, 1)
+    assert batch.targets["state"].values.shape == (len(order), 1, 3, 1)
+    assert batch.targets["state"].values[:, 0, 0, 0].tolist() == [1000 * row + begin + known for row, begin in places]
+    static = batch.inputs["static"]
+    assert static.names == ("a", "b") and static.values.shape == (len(order), 1, 3, 2)
+    assert torch.equal(static.values[:, 0, 1], torch.stack([rows, -rows], dim=-1))
+    assert torch.equal(batch.condition["age"], 10 * rows)
+
+
+def test_data_without_static_fields_have_no_such_branch(store: TrajectoryStore) -> None:
+    windows = Windows(store, store.segments_of("train"), 2)
+    assert list(Collate(store, known=1)([windows[0]]).inputs) == ["state"]
+    assert store.read_static(0).shape == (16, 16, 0)

@@ -41,3 +41,8 @@ def test_wrong_windows_are_refused() -> None:
         operator(torch.zeros(1, 1, 4, 4, 2), grid, 1)
     with pytest.raises(ValueError, match="1 to 1 frames"):
         operator(torch.zeros(1, 1, 4, 2), grid, 2)
+
+
+def test_nothing_cannot_be_repeated() -> None:
+    with pytest.raises(ValueError, match="frames: got 0"):
+        Persistence(channels=1, axes=1, frames=0)

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from physml.configured import rebuild
-from physml.fields import Axis, Boundary, Grid
+from physml.fields import Axis, Boundary, Grid, Setting
 from physml.operators.operator import Operator
 from physml.operators.unet import UNet
 
@@ -203,3 +203,26 @@ def test_compiled_code_gives_the_same_gradients() -> None:
         gradients.append([p.grad.clone() for p in operator.parameters()])
     # Rounding of float32 in sums of another order; normalisation over few points magnifies it.
     torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 8)])
+def test_static_fields_are_read_as_frames_are(shape: tuple[int, ...]) -> None:
+    known, steady = small(len(shape), frames=2), small(len(shape), frames=0, static=4)
+    steady.load_state_dict(known.state_dict())
+    mixed = small(len(shape), frames=1, static=2)
+    mixed.load_state_dict(known.state_dict())
+    where, window = grid(*shape), torch.randn(3, 2, *shape, 2)
+    expected = known(window, where, 2, Setting(fields=torch.randn(3, *shape, 7)))  # which it does not read
+    still = torch.cat([window[:, 0], window[:, 1]], dim=-1)
+    assert torch.equal(steady(window[:, :0], where, 2, Setting(fields=still)), expected)
+    assert torch.equal(mixed(window[:, :1], where, 2, Setting(fields=window[:, 1])), expected)
+    with pytest.raises(ValueError, match="fields: got none"):
+        mixed(window[:, :1], where, 2)
+
+
+def test_something_must_be_read() -> None:
+    with pytest.raises(ValueError, match="frames, static: got 0 and 0"):
+        small(1, frames=0)
+    with pytest.raises(ValueError, match="frames, static: got 1 and -1"):
+        small(1, frames=1, static=-1)
+    assert rebuild(small(1, frames=0, static=2).describe(), Operator).static == 2
