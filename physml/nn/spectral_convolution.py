@@ -31,16 +31,7 @@ class FourierBasis:
     """
 
     def __init__(self, *, modes: Sequence[int], space: Sequence[int], device: torch.device, dtype: torch.dtype) -> None:
-        if len(space) != len(modes):
-            raise ValueError(
-                f"modes: got {len(modes)} numbers {list(modes)} for {len(space)} space axes; give one for each."
-            )
-        for axis, (m, n) in enumerate(zip(modes, space, strict=True)):
-            if m > n // 2:
-                raise ValueError(
-                    f"modes: got {m} for space axis {axis}, the grid of {n} points there has wavenumbers 0 to "
-                    f"{n // 2}; keep at most {n // 2} modes or give a finer grid."
-                )
+        check_resolution(modes, space)
         self.axes = len(modes)
         self.forward: list[Tensor] = []
         self.backward: list[Tensor] = []
@@ -137,6 +128,20 @@ class SpectralConvolution(nn.Module):
             real, imaginary = products.unflatten(-1, (-1, 2)).unflatten(1, (2, batch)).unbind(1)
             result = torch.stack([real[..., 0] - imaginary[..., 1], real[..., 1] + imaginary[..., 0]])
             return basis.synthesise(result.transpose(1, 2).unflatten(2, kept))
+
+
+def check_resolution(modes: Sequence[int], space: Sequence[int]) -> None:
+    """Raise ``ValueError`` where a grid with these points on its axes is too coarse to hold the modes."""
+    if len(space) != len(modes):
+        raise ValueError(
+            f"modes: got {len(modes)} numbers {list(modes)} for {len(space)} space axes; give one for each."
+        )
+    for axis, (m, n) in enumerate(zip(modes, space, strict=True)):
+        if m > n // 2:
+            raise ValueError(
+                f"modes: got {m} for space axis {axis}, the grid of {n} points there has wavenumbers 0 to "
+                f"{n // 2}; keep at most {n // 2} modes or give a finer grid."
+            )
 
 
 def _along(matrix: Tensor, x: Tensor, axis: int) -> Tensor:
