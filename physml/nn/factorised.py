@@ -10,7 +10,6 @@ Legend of shape suffixes: B batch, S points of one axis, H heads, K key width, V
 
 from __future__ import annotations
 
-import string
 from abc import abstractmethod
 
 import torch
@@ -19,6 +18,7 @@ from torch.nn import functional
 
 from physml.configured import Configured
 from physml.fields import Axis, Grid
+from physml.nn.folding import scaled_map
 from physml.nn.positional import rotate, stretched
 
 
@@ -34,23 +34,6 @@ def axis_mean(h: Tensor, grid: Grid, keep: int) -> Tensor:
             weights = (axis.weights / axis.weights.sum()).to(h.dtype)
             h = torch.tensordot(h, weights, dims=([1 + m], [0]))
     return h
-
-
-def mode_product(kernel: Tensor, values: Tensor, axis: int) -> Tensor:
-    """``z[.., i, ..] = sum_j A[i, j] v[.., j, ..]`` along one space axis.
-
-    Args:
-        kernel: ``(B, H, S, S)``.
-        values: ``(B, *space, H, V)``.
-        axis: which space axis.
-
-    Returns:
-        ``(B, *space, H, V)``.
-    """
-    d = values.ndim - 3
-    space = string.ascii_lowercase[:d]
-    out = space.replace(space[axis], "z")
-    return torch.einsum(f"BHz{space[axis]},B{space}HV->B{out}HV", kernel, values)
 
 
 class Kernels(Configured):
@@ -102,13 +85,13 @@ class _PublishedKernel(nn.Module):
 
 
 class ScaledKernels(Kernels):
-    """``A = a K^{-1/2} q k^T diag(w / sum w)``: a quadrature of an integral over the axis, at any resolution.
+    """``A = K^{-1/2} q k^T diag(w / sum w)``: a quadrature of an integral over the axis, at any resolution.
 
     Queries and keys are normalised to unit root mean square, so that entries of ``q k^T / sqrt(K)`` are of order one
-    from the first step, and ``a`` is learnt for each head. The rotary phase turns ``2 pi n / L`` per unit length with
-    whole numbers ``n`` from 1 to ``most`` on a geometric ladder, so that on a periodic axis the kernel depends on the
-    distance around the circle alone: shifting the input shifts the output. Other axes use the same ladder over
-    half-turns, without rounding.
+    from the first step; their size would be lost in the norm that follows. The rotary phase turns ``2 pi n / L`` per
+    unit length with whole numbers ``n`` from 1 to ``most`` on a geometric ladder, so that on a periodic axis the kernel
+    depends on the distance around the circle alone: shifting the input shifts the output. Other axes use the same
+    ladder over half-turns, without rounding.
 
     Args:
         most: highest wavenumber of the ladder; should stay below half the points (patches) of an axis.
@@ -129,7 +112,6 @@ class _ScaledKernel(nn.Module):
         self.heads, self.most = heads, most
         self.queries = nn.Linear(latent, heads * key_width, bias=False)
         self.keys = nn.Linear(latent, heads * key_width, bias=False)
-        self.amplitude = nn.Parameter(torch.ones(heads, 1, 1))
 
     def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
         q_BHSK = functional.rms_norm(_full(_heads(self.queries(phi_BSC), self.heads)), (self._key_width,))
@@ -139,7 +121,7 @@ class _ScaledKernel(nn.Module):
         turns = self.most**ladder  # from 1 to most
         turns = turns.round() if axis.periodic else 0.5 * turns
         phase = 2 * torch.pi * (axis.points / axis.length).to(q_BHSK.dtype)[:, None] * turns
-        scale = self.amplitude / self._key_width**0.5
+        scale = self._key_width**-0.5
         weights = (axis.weights / axis.weights.sum()).to(q_BHSK.dtype)
         kernel = (rotate(q_BHSK, phase) * scale) @ (rotate(k_BHSK, phase) * weights[:, None]).transpose(-1, -2)
         return kernel.to(phi_BSC.dtype)
@@ -160,11 +142,19 @@ def _heads(x: Tensor, heads: int) -> Tensor:
 
 
 class KernelNorm(Configured):
-    """What brings the sum over an axis back to unit size, without learnt parameters; always computed in fp32."""
+    """What brings the sum over an axis back to unit size, ``(z - mean) scale``, without learnt parameters.
+
+    Statistics are computed in fp32.
+    """
 
     @abstractmethod
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        """Mean and scale of ``(B, *space, H, V)``, each broadcastable to it."""
+
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
         """``(B, *space, H, V)`` to the same shape."""
+        mean, scale = self.statistics(z, grid)
+        return (_full(z) - mean) * scale
 
 
 class InstanceNorm(KernelNorm):
@@ -177,10 +167,10 @@ class InstanceNorm(KernelNorm):
     def __init__(self, *, eps: float = 1e-8) -> None:
         self.eps = eps
 
-    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         z = _full(z)
-        z = z - _space_mean(z, grid)
-        return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
+        mean = _space_mean(z, grid)
+        return mean, torch.rsqrt(_space_mean((z - mean).square(), grid) + self.eps)
 
 
 class RMSNorm(KernelNorm):
@@ -193,9 +183,9 @@ class RMSNorm(KernelNorm):
     def __init__(self, *, eps: float = 1e-8) -> None:
         self.eps = eps
 
-    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = _full(z)
-        return z * torch.rsqrt(_space_mean(z.square(), grid) + self.eps)
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        scale = torch.rsqrt(_space_mean(_full(z).square(), grid) + self.eps)
+        return torch.zeros_like(scale), scale
 
 
 class HeadGroupNorm(KernelNorm):
@@ -208,11 +198,10 @@ class HeadGroupNorm(KernelNorm):
     def __init__(self, *, eps: float = 1e-8) -> None:
         self.eps = eps
 
-    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = _full(z)
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         over = (*range(1, z.ndim - 2), z.ndim - 1)
-        variance, mean = torch.var_mean(z, dim=over, correction=1, keepdim=True)
-        return (z - mean) * torch.rsqrt(variance + self.eps)
+        variance, mean = torch.var_mean(_full(z), dim=over, correction=1, keepdim=True)
+        return mean, torch.rsqrt(variance + self.eps)
 
 
 class PlaneNorm(KernelNorm):
@@ -228,10 +217,32 @@ class PlaneNorm(KernelNorm):
     def __init__(self, *, eps: float = 1e-5) -> None:
         self.eps = eps
 
-    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        z = _full(z)
-        variance, mean = torch.var_mean(z, dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
-        return (z - mean) * torch.rsqrt(variance + self.eps)
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        variance, mean = torch.var_mean(_full(z), dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
+        return mean, torch.rsqrt(variance + self.eps)
+
+
+def normalised_map(z: Tensor, norm: KernelNorm, grid: Grid, weight: Tensor) -> Tensor:
+    """``W ((z - mean) scale)`` without a normalised copy of ``z``: the statistics move into the weights or behind them.
+
+    Args:
+        z: ``(B, *space, H, V)``.
+        norm: gives mean and scale, which vary over the samples and either over channels or over space, not both.
+        grid: where ``z`` lives.
+        weight: W, ``(C, H V)``.
+
+    Returns:
+        ``(B, *space, C)``, of the type of ``z``.
+    """
+    mean, scale = norm.statistics(z, grid)
+    flat = z.flatten(-2)
+    if scale.shape[1:-2].numel() == 1:  # the same everywhere: a matrix and an offset for each sample
+        mean, scale = (x.expand(len(z), *x.shape[1:-2], *z.shape[-2:]).reshape(len(z), -1) for x in (mean, scale))
+        return scaled_map(flat, scale, -mean * scale, weight)
+    assert scale.shape[-2:].numel() == 1
+    product = functional.linear(flat, weight.to(z.dtype))
+    mean, scale = mean.flatten(-2), scale.flatten(-2)
+    return ((product - mean * _full(weight).sum(dim=1)) * scale).to(z.dtype)
 
 
 def _space_mean(z: Tensor, grid: Grid) -> Tensor:

@@ -1,12 +1,15 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from torch import Tensor
 
-from physml.fields import Axis, Boundary, Grid
+from physml.configured import rebuild
+from physml.fields import Axis, Boundary, Grid, Setting
 from physml.nn.factorised import (
     HeadGroupNorm,
     InstanceNorm,
@@ -20,7 +23,14 @@ from physml.nn.factorised import (
 )
 from physml.nn.positional import FourierFeatures, Harmonics
 from physml.operators import FactFormer
-from physml.operators.factformer import FactorisedAttention, PublishedHead
+from physml.operators.factformer import (
+    CoarseBranch,
+    FactorisedAttention,
+    Marching,
+    PublishedHead,
+    SteadyDecoder,
+    TimeLift,
+)
 
 
 def box(*shape: int) -> Grid:
@@ -33,7 +43,6 @@ def published(**changes: object) -> FactFormer:
         "axes": 2,
         "heads": 8,
         "head_width": 64,
-        "latent_multiplier": 2.0,
         "product": "chained",
         "kernels": PublishedKernels(),
         "norm": PlaneNorm(),
@@ -41,7 +50,7 @@ def published(**changes: object) -> FactFormer:
         "convolution": 0,
         "feedforward": 0,
         "layer_scale": None,
-        "head": PublishedHead(),
+        "decoder": Marching(multiplier=2.0, head=PublishedHead()),
     }
     return FactFormer(**arguments | changes)
 
@@ -71,13 +80,32 @@ def test_published_parameter_count() -> None:
     parts = {
         "lift": 1_408,
         "layers": 4 * (820_736 + 16_512),
-        "expand": 32_768,
-        "march": 66_432,
-        "head": 12_865,
+        "decoder.expand": 32_768,
+        "decoder.step.march": 65_920,
+        "decoder.step.norm": 512,
+        "decoder.step.head": 12_865,
     }
     for name, count in parts.items():
-        assert sum(p.numel() for p in getattr(model, name).parameters()) == count, name
-    assert model.clock.numel() == 1_024
+        assert sum(p.numel() for p in model.get_submodule(name).parameters()) == count, name
+    assert model.decoder.clock.numel() == 1_024
+
+
+@pytest.mark.parametrize(
+    ("problem", "trainable", "stored"),
+    [
+        ("kolmogorov2d", 3_463_489, 3_464_001),
+        ("smoke3d", 4_501_764, 4_502_340),
+        ("isotropic3d", 5_093_188, 5_093_956),
+        ("darcy", 3_749_953, 3_750_337),
+    ],
+)
+def test_published_experiments_have_the_published_parameters(problem: str, trainable: int, stored: int) -> None:
+    """Counts of the published code; stored are the fixed frequencies of the position features too."""
+    path = Path(__file__).parents[2] / "experiments" / problem / "factformer_published.yaml"
+    with torch.device("meta"):
+        model = rebuild(yaml.safe_load(path.read_text("utf-8"))["model"]["operator"], FactFormer)
+    assert sum(p.numel() for p in model.parameters() if p.requires_grad) == trainable
+    assert sum(v.numel() for v in model.state_dict().values()) == stored
 
 
 @pytest.mark.parametrize("n", [32, 64])
@@ -99,8 +127,9 @@ def test_any_dimension_and_odd_sizes(axes: int, product: str) -> None:
 
 
 class Identity(KernelNorm):
-    def __call__(self, z: Tensor, grid: Grid) -> Tensor:
-        return z
+    def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
+        one = z.new_ones(1).expand(1, *[1] * (z.ndim - 1))
+        return 0 * one, one
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (4, 3, 5)])
@@ -109,7 +138,7 @@ def test_chained_products_are_one_product_with_the_kronecker_matrix(shape: tuple
     grid = Grid(tuple(Axis.periodic_uniform(name, n, 2 * math.pi) for name, n in zip("xyz", shape, strict=False)))
     block = attention(PublishedKernels(gain=1.0), Identity(), axes=len(shape)).double()
     u = torch.randn(2, *shape, 32, dtype=torch.float64)
-    h = block.norm(u)
+    h = u
     dense = torch.ones(2, 4, 1, 1, dtype=torch.float64)
     for m in range(len(shape)):
         kernel = block.kernels[m](block.functions[m](block.common(axis_mean(h, grid, m))), grid.axes[m])
@@ -124,7 +153,7 @@ def test_parallel_products_act_along_one_axis_each() -> None:
     grid = Grid((Axis.periodic_uniform("x", 6, 1.0), Axis.periodic_uniform("y", 5, 1.0)))
     block = attention(ScaledKernels(most=2), Identity(), product="parallel").double()
     u = torch.randn(1, 6, 5, 32, dtype=torch.float64)
-    h = block.norm(u)
+    h = u
     v = block.values(h).unflatten(-1, (4, 8))
     # the published order: map the whole field, then average
     means = [axis_mean(block.common(h), grid, m) for m in range(2)]
@@ -265,12 +294,13 @@ def test_samples_do_not_see_each_other() -> None:
 
 def test_checkpointing_gives_the_same_gradients() -> None:
     x, gradients = torch.randn(1, 2, 8, 8, 1), []
-    for checkpointing in (False, True):
+    for recompute in ("nothing", "products", "layers"):
         torch.manual_seed(0)
-        model = small(checkpointing=checkpointing)
+        model = small(recompute=recompute)
         model(x, box(8, 8), 2).square().mean().backward()
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None]))
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], rtol=1e-6, atol=0)
+    torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-6, atol=0)
 
 
 def test_bf16_is_close_to_fp32() -> None:
@@ -332,3 +362,99 @@ def test_wrong_windows_are_refused() -> None:
         small()(torch.zeros(1, 2, 8, 8, 1), box(8, 8), 4)
     with pytest.raises(ValueError, match="multiple"):
         small(patch=2)(torch.zeros(1, 2, 7, 8, 1), box(7, 8), 1)
+
+
+def numbers(*values: float) -> Setting:
+    return Setting(torch.tensor(values)[:, None])
+
+
+def test_conditioning_starts_without_effect_and_learns_one() -> None:
+    """adaLN: at first the numbers change nothing; a gradient step later they do, each its own sample only."""
+    torch.manual_seed(0)
+    model, x = small(condition=["reynolds"]), torch.randn(2, 2, 8, 8, 1)
+    same = model(x, box(8, 8), 1, numbers(0.0, 2.0))
+    torch.testing.assert_close(model(x, box(8, 8), 1, numbers(1.0, -3.0)), same, rtol=0, atol=0)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(x, box(8, 8), 1, numbers(0.0, 2.0)).square().mean().backward()
+        optimizer.step()
+    first, second = (model(x, box(8, 8), 1, numbers(0.0, value)) for value in (2.0, 3.0))
+    assert float((first[1] - second[1]).abs().max().detach()) > 1e-4
+    torch.testing.assert_close(first[0], second[0], rtol=1e-5, atol=1e-6)  # other order of sums in the batch
+
+
+def test_conditioning_adds_no_parameters_where_there_is_none() -> None:
+    plain, conditioned = (sum(p.numel() for p in small(condition=c).parameters()) for c in ([], ["a", "b"]))
+    width, depth = 16, 2
+    embedding = (2 * width + width) + (width**2 + width)
+    assert conditioned - plain == embedding + depth * 4 * (width**2 + width)
+
+
+def test_static_fields_are_read() -> None:
+    torch.manual_seed(0)
+    model, x = small(static=1, frames=0, steps=1, patch=2), torch.zeros(2, 0, 8, 8, 1)
+    fields = torch.randn(2, 8, 8, 1)
+    out = model(x, box(8, 8), 1, Setting(fields=fields))
+    assert out.shape == (2, 1, 8, 8, 1)
+    swapped = model(x, box(8, 8), 1, Setting(fields=fields.flip(0)))
+    torch.testing.assert_close(swapped, out.flip(0), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("patch", [1, 2])
+def test_blending_crosses_the_borders_of_patches(patch: int) -> None:
+    """Where no layer mixes points, a point's change reaches its own patch without blending, and its neighbours with."""
+    torch.manual_seed(0)
+    reached = []
+    for blend in (0, 3):
+        model = small(axes=1, patch=patch, blend=blend, depth=1, convolution=0, frames=1)
+        for parameter in model.layers.parameters():
+            torch.nn.init.zeros_(parameter)
+        x = torch.zeros(1, 1, 12, 1)
+        y = x.clone()
+        y[0, 0, 4] = 1
+        grid = box(12)
+        change = (model(x, grid, 1) - model(y, grid, 1))[0, 0, :, 0].abs() > 1e-7
+        reached.append(int(change.sum()))
+    assert reached == [patch, patch + 2]
+
+
+def test_margin_points_do_not_change_the_shape_and_walls_are_read() -> None:
+    model = small(axes=2, margin=2, branch=CoarseBranch(), convolution=3)
+    axes = tuple(Axis(n, torch.arange(7) + 0.5, Boundary.WALL, 7.0) for n in "xy")
+    assert model(torch.randn(1, 2, 7, 7, 1), Grid(axes), 2).shape == (1, 2, 7, 7, 1)
+
+
+def test_time_lift_keeps_fields_apart() -> None:
+    """Before the last map, the channels of a field depend on that field alone."""
+    lift = TimeLift().build(2, 3, 0, 12)
+    x = torch.randn(1, 5, 2, 3)
+    y = x.clone()
+    y[..., 1] += 1
+    weight, bias = lift.apart.weight, lift.apart.bias
+    expected = torch.nn.functional.conv1d(x.flatten(0, 2)[..., None], weight, bias, groups=3)[..., 0]
+    expected = lift.map(torch.nn.functional.gelu(expected.reshape(1, 5, 2, 6)).flatten(-2))
+    torch.testing.assert_close(lift(x, None), expected, rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(lift(x, None), lift(y, None))
+    with pytest.raises(ValueError, match="static"):
+        TimeLift().build(2, 3, 1, 12)
+
+
+def test_the_published_head_is_a_group_norm_and_grouped_convolutions() -> None:
+    """The folded form against the layers of the paper, in double precision."""
+    torch.manual_seed(0)
+    head = PublishedHead(norm_groups=4, groups=2).build(8, 4, 3).double()
+    torch.nn.init.normal_(head.norm.weight)
+    torch.nn.init.normal_(head.norm.bias)
+    y = torch.randn(2, 5, 6, 8, dtype=torch.float64) + 2
+    x = head.norm(y.flatten(1, -2).transpose(1, 2))
+    x = torch.nn.functional.conv1d(x, head.maps[0].weight[..., None], groups=2)
+    for layer in head.maps[1:]:
+        x = layer(torch.nn.functional.gelu(x).transpose(1, 2)).transpose(1, 2)
+    expected = x.transpose(1, 2).unflatten(1, (5, 6))
+    torch.testing.assert_close(head(y), expected, rtol=1e-12, atol=1e-12)
+
+
+def test_a_steady_decoder_gives_one_frame() -> None:
+    with pytest.raises(ValueError, match="one frame"):
+        small(decoder=SteadyDecoder(), steps=2)
