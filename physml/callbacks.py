@@ -16,6 +16,9 @@ from physml import checkpoint
 
 LAST, BEST = "last", "best"
 
+BUDGETED = 1_000_000_000
+"""``trainer.max_steps`` of a run that ends by its budget: more than any budget holds."""
+
 
 class WholeCheckpoints(TorchCheckpointIO):
     """Writes beside and renames: a kill or a full disk leaves the previous checkpoint intact."""
@@ -76,6 +79,11 @@ class RunProgress(TQDMProgressBar):
     def on_train_epoch_start(self, trainer: Trainer, *_: Any) -> None:
         super().on_train_epoch_start(trainer, *_)
         self.train_progress_bar.set_description("training")
+
+    @property
+    def total_train_batches(self) -> int | float:
+        total = super().total_train_batches
+        return total if total < BUDGETED else float("inf")  # a run that ends by its budget has no known last step
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         return {name: value for name, value in super().get_metrics(trainer, pl_module).items() if name != "v_num"}

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,31 +16,52 @@ import torch
 import zarr
 from torch import Tensor
 
+from physml.capture import Captured
 from physml.configured import version_of
 from physml.datasets.store import FORMAT, add_coordinate, consolidate, create_state, open_group, read_state
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Windows
 from physml.emulator import Emulator
-from physml.fields import Grid, Layout
+from physml.fields import Field, Grid, Layout
 
 BLOWUP = 10.0
 """A rollout has blown up once its energy exceeds this many times the largest of the training data."""
 
+RECORDED = 16
+"""Calls of a rollout from which recording them as a CUDA graph pays."""
 
-def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = None) -> Iterator[Tensor]:
+
+def rollout(
+    emulator: Emulator,
+    initial: Any,
+    steps: int,
+    grid: Grid | None = None,
+    condition: Mapping[str, float | Tensor] | None = None,
+    static: Any = None,
+) -> Iterator[Tensor]:
     """Predict frame after frame; memory does not grow with ``steps``.
+
+    On a GPU a long rollout records one call as a CUDA graph and replays it: the same numbers, without the time of
+    launching. Mixed precision is the caller's choice: ``with torch.autocast("cuda", torch.bfloat16)`` around the loop.
 
     Args:
         emulator: from :func:`physml.load`.
         initial: the last known states ``(T, *space, C)`` or ``(B, T, *space, C)``, physical units, oldest first: an
             array, a tensor or an ``xarray.DataArray``. Of more frames than the emulator reads, the last are used.
-        steps: frames to predict.
+            For a steady problem ``T`` is 0, or ``initial`` is ``None``: a sample for each in ``static``.
+        steps: frames to predict; for a steady problem no more than one call gives.
         grid: where the states live; the training grid if not given.
+        condition: numbers that hold for a whole trajectory, by name: one each, or ``(B,)``, physical units.
+        static: fields that do not change in time, ``(*space, S)`` or ``(B, *space, S)``, physical units.
 
     Yields:
         The next state ``(B, *space, C)``, physical units, on the emulator's device.
+
+    Raises:
+        ValueError: where one of them does not fit the emulator, or is missing.
     """
-    window = torch.as_tensor(np.asarray(initial) if not isinstance(initial, Tensor) else initial, dtype=torch.float32)
+    static = None if static is None else _tensor(static)
+    window = _nothing(emulator, static) if initial is None else _tensor(initial)
     if window.ndim == emulator.operator.axes + 2:
         window = window[None]
     if window.ndim != emulator.operator.axes + 3 or window.shape[1] < emulator.frames:
@@ -49,23 +71,62 @@ def rollout(emulator: Emulator, initial: Any, steps: int, grid: Grid | None = No
         )
     if steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1.")
+    _check_steady(emulator, steps)
     if not bool(torch.isfinite(window).all()):
         raise ValueError("initial: holds NaN or infinite values; a rollout needs known states.")
-    window = window[:, -emulator.frames :].to(next(emulator.buffers()).device)
+    device = next(emulator.buffers()).device
+    window = window[:, window.shape[1] - emulator.frames :].to(device, copy=True)
+    static = None if static is None else static.to(device)
+    condition = None if condition is None else {name: _tensor(value).to(device) for name, value in condition.items()}
+    if grid is not None:
+        grid = grid.to(device)
+    elif emulator.origin is not None:
+        grid = emulator.origin.layout.grid.to(device)
+
+    def call() -> Tensor:
+        with torch.no_grad():  # entered anew for each call: the consumer's own gradient mode is not touched
+            frames = emulator(window, grid=grid, condition=condition, static=static)
+            window.copy_(torch.cat([window, frames], dim=1)[:, frames.shape[1] :])
+        return frames
+
+    if device.type == "cuda" and steps >= RECORDED * emulator.steps:
+        first = window.clone()
+        call = Captured(call)  # the recording runs it, so the window is put back
+        window.copy_(first)
     done = 0
     while done < steps:
-        with torch.no_grad():  # entered anew for each call: the consumer's own gradient mode is not touched
-            frames = emulator(window, grid=grid)
-        window = torch.cat([window, frames], dim=1)[:, -emulator.frames :]
-        yield from frames.unbind(dim=1)[: steps - done]
+        frames = call()
+        yield from frames.clone().unbind(dim=1)[: steps - done]
         done += frames.shape[1]
+
+
+def _tensor(values: Any) -> Tensor:
+    return torch.as_tensor(values if isinstance(values, Tensor) else np.asarray(values), dtype=torch.float32)
+
+
+def _nothing(emulator: Emulator, static: Tensor | None) -> Tensor:
+    """Windows without a frame, for each of these static fields."""
+    if static is None:
+        raise ValueError("initial: got none; give the last known states, or the static fields of a steady problem.")
+    axes = emulator.operator.axes
+    batch = len(static) if static.ndim == axes + 2 else 1
+    return torch.zeros(batch, 0, *static.shape[-axes - 1 : -1], emulator.operator.channels)
+
+
+def _check_steady(emulator: Emulator, steps: int) -> None:
+    if not emulator.frames and steps > emulator.steps:
+        raise ValueError(
+            f"steps: got {steps}; the emulator reads no frames, so all it can predict is the {emulator.steps} of one "
+            f"call; ask for at most {emulator.steps}."
+        )
 
 
 def frame_stride(emulator: Emulator, data: Trajectories) -> int:
     """Stored frames of ``data`` from one frame of the emulator to the next.
 
     Raises:
-        ValueError: where fields or units differ, or no whole number of stored frames gives the emulator's interval.
+        ValueError: where fields or units differ, something the operator reads is missing, or no whole number of stored
+            frames gives the emulator's interval.
     """
     origin = emulator.origin
     if origin is None:
@@ -73,6 +134,10 @@ def frame_stride(emulator: Emulator, data: Trajectories) -> int:
     theirs, ours = _kind(data.layout), _kind(origin.layout)
     if theirs != ours:
         raise ValueError(f"data: {data.path} has {theirs}; the emulator was trained on {ours}.")
+    emulator.check_setting(data.layout.static, data.parameters)
+    theirs, ours = _fields(data.layout.static), _fields(origin.layout.static)
+    if emulator.operator.static and theirs != ours:
+        raise ValueError(f"data: {data.path} has the static fields {theirs}; the emulator was trained on {ours}.")
     wanted = origin.layout.dt * origin.stride
     stride = round(wanted / data.layout.dt)
     if stride < 1 or abs(stride * data.layout.dt - wanted) > 1e-6 * wanted:
@@ -86,8 +151,12 @@ def frame_stride(emulator: Emulator, data: Trajectories) -> int:
 
 def _kind(layout: Layout) -> str:
     """Fields with units and axes with boundaries, in words: what no emulator can bridge."""
-    fields = ", ".join(f"{item.name} [{item.units or '1'}]" for item in layout.fields)
-    return f"{fields} on axes {', '.join(f'{axis.name} ({axis.boundary})' for axis in layout.grid.axes)}"
+    axes = ", ".join(f"{axis.name} ({axis.boundary})" for axis in layout.grid.axes)
+    return f"{_fields(layout.fields)} on axes {axes}"
+
+
+def _fields(fields: Sequence[Field]) -> str:
+    return ", ".join(f"{item.name} [{item.units or '1'}]" for item in fields)
 
 
 def write_rollout(
@@ -109,7 +178,7 @@ def write_rollout(
     The states are ``state[sample, lead, *space, channel]``; lead 1 is the first frame after the known ones. A sample
     whose state is not finite, or whose energy exceeds :data:`BLOWUP` times the largest of the training data, is
     marked in ``blowup`` with the lead at which it happened and is NaN from there on. Interrupted, the same call
-    continues where it stopped.
+    continues where it stopped. Numbers and static fields that the emulator reads are those of each sample's trajectory.
 
     Args:
         emulator: a trained one.
@@ -133,9 +202,9 @@ def write_rollout(
     history = emulator.frames if history is None else history
     if history < emulator.frames:
         raise ValueError(f"history: got {history}, the emulator reads {emulator.frames} frames; give at least as many.")
+    _check_steady(emulator, steps)
     places = _places(history, data, split, stride, steps, starts, start)
-    layout = data.layout
-    layout = Layout(layout.fields, layout.grid, layout.dt * stride, layout.time_units)
+    layout = replace(data.layout, dt=data.layout.dt * stride)
     about = {
         "kind": "rollout",
         "format": FORMAT,
@@ -177,7 +246,8 @@ def write_rollout(
         begins = [(row, begin + stride * (history - emulator.frames)) for row, begin in places]
         window = np.stack([_known(emulator, data, state, out, row, begins[row], stride, finished) for row in rows])
         window = np.where(np.isfinite(window), window, 0.0)
-        frames = rollout(emulator, torch.from_numpy(window).to(device), steps - finished, grid)
+        condition, static = _setting(emulator, data, [trajectory for trajectory, _ in places[rows.start : rows.stop]])
+        frames = rollout(emulator, torch.from_numpy(window).to(device), steps - finished, grid, condition, static)
         block: list[np.ndarray] = []
         for lead, frame in enumerate(frames, start=finished + 1):
             marks[(marks == 0) & _outside(emulator, frame, grid)] = lead
@@ -219,7 +289,7 @@ def _places(
         except ValueError as problem:
             raise ValueError(f"{problem} To predict past the end of the data, give start instead.") from None
         return [windows.place(index) for index in range(len(windows))]
-    span = stride * (known - 1) + 1
+    span = max(1, stride * (known - 1) + 1)  # with nothing known, a start is the frame of lead 1 itself
     places = [(s.trajectory, s.start + frame) for s in segments for frame in start if s.start + frame + span <= s.stop]
     fits = {frame for frame in start for s in segments if frame >= 0 and s.start + frame + span <= s.stop}
     if fits != set(start):
@@ -243,11 +313,26 @@ def _known(
 ) -> np.ndarray:
     """The last frames before lead ``finished + 1``: initial states, then what was written already."""
     trajectory, begin = place
+    if not emulator.frames:
+        return np.zeros((0, *data.layout.grid.shape, len(data.layout.fields)), dtype=np.float32)
     initial = data.read(trajectory, begin, begin + stride * (emulator.frames - 1) + 1, stride)
     if not finished:
         return initial
     written = read_state(str(out), state, (row, slice(max(0, finished - emulator.frames), finished)))
     return np.concatenate([initial, written])[-emulator.frames :]
+
+
+def _setting(
+    emulator: Emulator, data: Trajectories, trajectories: Sequence[int]
+) -> tuple[dict[str, float | Tensor], np.ndarray | None]:
+    """Numbers and static fields that the operator reads, for each of these trajectories."""
+    rows = np.asarray(trajectories)
+    numbers: dict[str, float | Tensor] = {
+        name: torch.from_numpy(np.asarray(data.parameters[name], dtype=np.float32)[rows])
+        for name in emulator.operator.condition
+    }
+    static = np.stack([data.read_static(row) for row in trajectories]) if emulator.operator.static else None
+    return numbers, static
 
 
 def _outside(emulator: Emulator, frame: Tensor, grid: Grid) -> np.ndarray:

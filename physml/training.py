@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from abc import abstractmethod
 from typing import Any
 
@@ -15,11 +16,13 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 
 from physml import checkpoint
 from physml.assessment import Assessment, RolloutAssessment
+from physml.callbacks import BUDGETED
+from physml.capture import Captured
 from physml.configured import Configured
 from physml.emulator import Emulator, Origin
 from physml.fields import Batch
 from physml.normalise import Normaliser
-from physml.objectives import Objective
+from physml.objectives import Objective, Progress
 from physml.operators import Operator
 
 
@@ -68,11 +71,14 @@ class OneCycle(Schedule):
         )
 
 
+_TICKS = 10_000  # of the schedule of a budgeted run
+
+
 class Training(LightningModule):
     """One module for every family of operators.
 
-    A run is one pass of ``trainer.max_steps`` optimiser steps. Each step seeds itself from the run's seed, its number
-    and the process, so that a resumed run draws what it would have drawn.
+    A run is one pass of ``trainer.max_steps`` optimiser steps, or of as many as fit a budget of seconds. Each step
+    seeds itself from the run's seed, its number and the process, so that a resumed run draws what it would have drawn.
 
     Args:
         operator: what is trained.
@@ -82,6 +88,11 @@ class Training(LightningModule):
         schedule: of the learning rate; constant if ``None``.
         assessment: what validation and test compute; a rollout of 16 frames if not given.
         compile: compile the operator with ``torch.compile``.
+        capture: record forward and backward pass as a CUDA graph and replay it: for networks whose kernels are shorter
+            than their launches. On one GPU, without ``accumulate_grad_batches``; without effect on a CPU.
+        budget: seconds of training, in place of ``trainer.max_steps``. Counted are the steps and the waiting for data;
+            validation, checkpoints, compilation and recording are not. The schedule follows the time spent. Such a run
+            is not the same twice: a faster machine takes more steps.
     """
 
     def __init__(
@@ -94,8 +105,12 @@ class Training(LightningModule):
         schedule: Schedule | None = None,
         assessment: Assessment | None = None,
         compile: bool = False,
+        capture: bool = False,
+        budget: float | None = None,
     ) -> None:
         super().__init__()
+        if budget is not None and budget <= 0:
+            raise ValueError(f"budget: got {budget}, expected seconds, more than none.")
         self.emulator = Emulator(operator, normaliser)
         self.objective = objective
         self._make_optimizer, self._schedule = optimizer, schedule
@@ -103,6 +118,11 @@ class Training(LightningModule):
         self.config: dict[str, Any] = {}
         if compile:
             operator.compile()
+        self.capture, self.budget = capture, budget
+        self._captures = False
+        self.seconds = 0.0  # of the budget, spent
+        self._mark: float | None = None  # when the clock of the budget was last read
+        self._recorded: dict[tuple[int, ...], tuple[Batch, Captured[dict[str, Tensor]]]] = {}
         self._not_finite: Tensor | None = None
         self._data_origin: Origin | None = None
 
@@ -130,13 +150,21 @@ class Training(LightningModule):
 
     @property
     def total_batches(self) -> int:
-        """Batches of the whole run."""
+        """Batches of the whole run; of a budgeted one, more than it will take."""
+        if self.budget is not None:
+            return BUDGETED
         if self.trainer.max_steps < 1:
             raise ValueError(
                 "trainer.max_steps: not given; a run is a number of optimiser steps (`physml info` says how "
                 "many make a pass)."
             )
         return self.trainer.max_steps * self.trainer.accumulate_grad_batches
+
+    @property
+    def progress(self) -> Progress:
+        """Of the run: optimiser steps taken, and the part of its steps or of its budget."""
+        part = self.global_step / self.trainer.max_steps if self.budget is None else self.seconds / self.budget
+        return Progress(self.global_step, min(part, 1.0))
 
     @property
     def _every(self) -> int:
@@ -162,25 +190,109 @@ class Training(LightningModule):
         self._data_origin = origin
         self.assessment.prepare(self.emulator)
 
+    def on_train_start(self) -> None:
+        self._captures = self.capture and self.device.type == "cuda"
+        if self._captures and (self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1):
+            raise ValueError(
+                f"model.capture: got true for {self.trainer.world_size} processes and accumulate_grad_batches="
+                f"{self.trainer.accumulate_grad_batches}; a recorded step needs one of each: set it to false."
+            )
+        if self._captures and self.trainer.precision == "16-mixed":
+            raise ValueError("model.capture: got true with 16-mixed, whose loss scale changes; use bf16-mixed.")
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        if self._mark is None:
+            self._mark = time.perf_counter()
+        self._reseed()
+
+    def _reseed(self) -> None:
         # three numbers to one seed by a fixed mixing, so that neighbouring steps share nothing
         mixed = (self.seed * 0x9E3779B97F4A7C15 + self.batches_done * 0xBF58476D1CE4E5B9 + self.global_rank) % 2**63
-        torch.manual_seed(mixed)
+        torch.default_generator.manual_seed(
+            mixed
+        )  # torch.manual_seed takes a millisecond for devices that are not there
+        if self.device.type == "cuda":
+            torch.cuda.manual_seed(mixed)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        batch = self.emulator.normaliser(batch)
-        terms = self.objective(self.emulator.predict, batch, self.global_step)
-        loss = torch.stack(list(terms.values())).sum()
+        terms = self._replayed(batch) if self._captures else self._terms(batch, self.progress)
+        loss = terms["loss"]
         bad = ~torch.isfinite(loss.detach())
         self._not_finite = bad if self._not_finite is None else self._not_finite | bad
-        self.log("train/loss", loss, prog_bar=True, batch_size=batch.size)
-        if len(terms) > 1:
-            self.log_dict({f"train/{name}": term for name, term in terms.items()}, batch_size=batch.size)
+        if (batch_idx + 1) % self._every == 0:
+            self.log("train/loss", loss, prog_bar=True, batch_size=batch.size)
+            if len(terms) > 2:
+                parts = {f"train/{name}": term for name, term in terms.items() if name != "loss"}
+                self.log_dict(parts, batch_size=batch.size)
         return loss
+
+    def _terms(self, batch: Batch, progress: Progress) -> dict[str, Tensor]:
+        """Loss terms and their sum."""
+        terms = dict(self.objective(self.emulator.predict, self.emulator.normaliser(batch), progress))
+        return {**terms, "loss": torch.stack(list(terms.values())).sum()}
+
+    def _replayed(self, batch: Batch) -> dict[str, Tensor]:
+        """The same from a recorded graph, which also leaves the gradients; one for each phase of the objective."""
+        progress = self.progress
+        phase = self.objective.phase(progress)
+        if phase not in self._recorded:
+            still = batch  # its tensors become the places that later batches are copied to
+
+            def work() -> dict[str, Tensor]:
+                for parameter in self.parameters():
+                    parameter.grad = None
+                terms = self._terms(batch, progress)
+                terms["loss"].backward()
+                return {name: term.detach() for name, term in terms.items()}
+
+            self._recorded[phase] = (still, Captured(work))
+            self._reseed()
+            self._mark = None  # recording and compiling are not counted
+        still, graph = self._recorded[phase]
+        for place, values in zip(still.tensors, batch.tensors, strict=True):
+            if place is not values:
+                place.copy_(values)
+        return graph()
+
+    def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
+        if not self._captures:
+            super().backward(loss, *args, **kwargs)
+
+    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
+        if not self._captures:  # a replayed graph writes the gradients anew
+            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+
+    def configure_gradient_clipping(
+        self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        if gradient_clip_val and gradient_clip_algorithm != "value" and self.trainer.precision != "16-mixed":
+            # Lightning refuses fused optimisers here, because of a loss scale that only 16-mixed has
+            parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            size = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
+            if (self.batches_done + 1) % self._every == 0:
+                self.log("train/gradient_norm", size)
+            return
+        self.clip_gradients(optimizer, gradient_clip_val, gradient_clip_algorithm)
+
+    def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
+        if self.budget is not None:
+            spent = min(self.seconds / self.budget, 1.0)
+            scheduler.last_epoch = max(int(spent * (_TICKS - 1)) - 1, -1)
+        scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self._every == 0:  # a read-out makes the CPU wait for the GPU
             self._refuse_divergence()
+        if self._mark is not None:
+            now = time.perf_counter()
+            self.seconds, self._mark = self.seconds + now - self._mark, now
+        if self.budget is not None:
+            if self.trainer.world_size > 1:  # one clock for all
+                self.seconds = self.trainer.strategy.broadcast(self.seconds)
+            self.trainer.should_stop = self.trainer.should_stop or self.seconds >= self.budget
+
+    def on_validation_start(self) -> None:
+        self._mark = None
 
     def _refuse_divergence(self, *more: Tensor) -> None:
         """Raise on every process if a number is not finite on any."""
@@ -198,9 +310,12 @@ class Training(LightningModule):
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         self._refuse_divergence(*(parameter.detach() for parameter in self.parameters()))
         checkpoint_["physml"] = checkpoint.describe(self.emulator, self.config)
+        checkpoint_["training_seconds"] = self.seconds
+        self._mark = None
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         about = checkpoint_.get("physml", {})
+        self.seconds = float(checkpoint_.get("training_seconds", 0.0))
         ours = {"operator": self.emulator.operator.describe(), "normaliser": self.emulator.normaliser.describe()}
         for name, described in ours.items():
             found = about.get(name, {})
@@ -226,7 +341,8 @@ class Training(LightningModule):
         optimizer = self._make_optimizer(self.parameters())
         if self._schedule is None:
             return optimizer
-        scheduler = self._schedule.build(optimizer, self.total_batches // self.trainer.accumulate_grad_batches)
+        steps = _TICKS if self.budget is not None else self.total_batches // self.trainer.accumulate_grad_batches
+        scheduler = self._schedule.build(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

@@ -1,18 +1,20 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import xarray
+from settings import Response, exact, make_steady_store
 from torch import Tensor
 from waves import make_store
 
 from physml.datasets import TrajectoryStore
 from physml.emulator import Emulator, Origin
-from physml.fields import Grid
+from physml.fields import Field, Grid, Setting
 from physml.normalise import Standardise
 from physml.operators import FactFormer, Operator, Persistence
 from physml.rollout import frame_stride, rollout, write_rollout
@@ -25,7 +27,7 @@ class Shift(Operator):
         super().__init__()
         self.channels, self.axes, self.frames, self.steps, self.dt, self.gain = 1, 2, frames, steps, dt, gain
 
-    def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
+    def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
         out, last = [], window[:, -1]
         for _ in range(steps):
             hat = torch.fft.fftn(last, dim=(1, 2))
@@ -119,8 +121,8 @@ def test_blowing_up_is_marked_and_not_written(store: TrajectoryStore, tmp_path: 
 
 def test_a_sample_that_blows_up_leaves_the_others_alone(store: TrajectoryStore, tmp_path: Path) -> None:
     class Selective(Shift):
-        def forward(self, window: Tensor, grid: Grid, steps: int) -> Tensor:
-            out = super().forward(window, grid, steps)
+        def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
+            out = super().forward(window, grid, steps, setting)
             return torch.where(window[:, -1:].mean((1, 2, 3, 4), keepdim=True) > 1e3, torch.nan, out)
 
     emulator = trained(Selective(dt=store.layout.dt), store)
@@ -192,3 +194,87 @@ def test_starts_are_counted_from_the_segment(store: TrajectoryStore, tmp_path: P
         write_rollout(emulator, store, tmp_path / "z.zarr", steps=4, start=[19])
     with pytest.raises(ValueError, match="segments of split"):  # one start that fits does not hide one that does not
         write_rollout(emulator, store, tmp_path / "z.zarr", steps=4, start=[0, 500])
+
+
+def test_a_rollout_of_no_known_frame_reads_each_samples_own_setting(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "steady.zarr")
+    opened = xarray.open_zarr(write_rollout(exact(store), store, tmp_path / "x.zarr", steps=1, batch=1))
+    assert opened.trajectory.values.tolist() == [5, 0] and opened.frame.values.tolist() == [0, 0]
+    for sample, row in enumerate((5, 0)):
+        # number times field in fp32, as the store was made
+        np.testing.assert_array_equal(opened.state[sample].values, store.read(row, 0, 1))
+    together = write_rollout(exact(store), store, tmp_path / "y.zarr", steps=1, start=[0])
+    np.testing.assert_array_equal(xarray.open_zarr(together).state.values, opened.state.values)
+    assert opened.attrs["physml"]["known_frames"] == 0
+    with pytest.raises(ValueError, match="1 must be known"):
+        write_rollout(exact(store), store, tmp_path / "z.zarr", steps=1, start=[1])
+
+
+def test_a_killed_steady_rollout_continues(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "steady.zarr")
+    arguments: dict = {"steps": 1, "split": "train", "batch": 3}
+    whole = xarray.open_zarr(write_rollout(exact(store), store, tmp_path / "whole.zarr", **arguments)).state.values
+
+    def kill(done: int, total: int) -> None:
+        if done == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_rollout(exact(store), store, tmp_path / "x.zarr", **arguments, progress=kill)
+    reached: list[int] = []
+    write_rollout(
+        exact(store), store, tmp_path / "x.zarr", **arguments, progress=lambda done, total: reached.append(done)
+    )
+    assert reached[0] == 3
+    np.testing.assert_array_equal(xarray.open_zarr(tmp_path / "x.zarr").state.values, whole)
+
+
+def test_a_steady_emulator_predicts_once(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "steady.zarr")
+    static = np.stack([store.read_static(row) for row in (1, 3)])
+    emulator = exact(store, steps=2)
+    condition = {"strength": torch.tensor([2.0, 4.0])}
+    for initial in (None, torch.zeros(2, 0, 8, 8, 1), torch.zeros(2, 3, 8, 8, 1)):
+        frames = list(rollout(emulator, initial, 2, condition=condition, static=static))
+        assert len(frames) == 2
+        for frame in frames:
+            np.testing.assert_array_equal(frame.numpy(), static * np.array([2.0, 4.0]).reshape(2, 1, 1, 1))
+    one = list(rollout(emulator, None, 1, condition={"strength": 3.0}, static=static[0]))
+    assert len(one) == 1 and one[0].shape == (1, 8, 8, 1)
+    with pytest.raises(ValueError, match="steps: got 3; the emulator reads no frames"):
+        next(rollout(emulator, None, 3, condition=condition, static=static))
+    with pytest.raises(ValueError, match="steps: got 3; the emulator reads no frames"):
+        write_rollout(emulator, store, tmp_path / "x.zarr", steps=3, start=[0])
+    with pytest.raises(ValueError, match="initial: got none"):
+        next(rollout(emulator, None, 1, condition=condition))
+
+
+def test_a_rollout_in_time_keeps_its_setting(tmp_path: Path) -> None:
+    class Grow(Response):
+        def __init__(self) -> None:
+            super().__init__()
+            self.frames = 1
+
+        def forward(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor:
+            assert setting is not None and setting.numbers is not None and setting.fields is not None
+            return window + setting.fields[:, None] * setting.numbers.reshape(-1, 1, 1, 1, 1)
+
+    static = torch.rand(2, 8, 8, 1)
+    emulator = Emulator(Grow(), Standardise())
+    grid = make_steady_store(tmp_path / "steady.zarr").layout.grid
+    start = torch.zeros(2, 1, 8, 8, 1)
+    frames = list(rollout(emulator, start, 4, grid, {"strength": torch.tensor([1.0, 2.0])}, static))
+    # four additions in fp32 of the same number, 1 or 2 times the static field
+    torch.testing.assert_close(frames[-1], 4 * static * torch.tensor([1.0, 2.0]).reshape(2, 1, 1, 1), rtol=1e-6, atol=0)
+
+
+def test_data_that_lack_the_setting_are_refused(tmp_path: Path) -> None:
+    store = make_steady_store(tmp_path / "steady.zarr")
+    emulator = exact(store)
+    store.parameters = {"age": store.parameters["age"]}
+    with pytest.raises(ValueError, match="no 'strength': they have age"):
+        write_rollout(emulator, store, tmp_path / "x.zarr", steps=1)
+    other = make_steady_store(tmp_path / "other.zarr")
+    other.layout = replace(other.layout, static=(Field("coefficient", "ft"),))
+    with pytest.raises(ValueError, match=r"static fields coefficient \[ft\]; the emulator was trained on .*\[m\]"):
+        write_rollout(emulator, other, tmp_path / "x.zarr", steps=1)

@@ -97,7 +97,7 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     from lightning.pytorch.cli import LightningCLI
     from lightning.pytorch.loggers import CSVLogger
 
-    from physml.callbacks import RunProgress, WholeCheckpoints, run_callbacks
+    from physml.callbacks import BUDGETED, RunProgress, WholeCheckpoints, run_callbacks
     from physml.training import Training
 
     folder = run_folder(experiment)
@@ -111,12 +111,20 @@ def _assemble(experiment: Experiment, *, fitting: bool) -> Any:
     trainer["plugins"] = [*(plugins if isinstance(plugins, list) else [plugins]), _object(WholeCheckpoints)]
     defaults: dict[str, Any] = {}
     if fitting:
+        if (experiment.tree["model"] or {}).get("budget") is not None:
+            if trainer.get("max_steps") is not None:
+                raise UserError(
+                    f"trainer.max_steps: got {trainer['max_steps']} beside model.budget",
+                    where=experiment.where("trainer.max_steps"),
+                    expected="one of the two: steps, or seconds of training",
+                )
+            trainer["max_steps"] = BUDGETED
         steps = trainer.get("max_steps")
         if not isinstance(steps, int) or steps < 1:
             raise UserError(
                 f"trainer.max_steps: got {steps}",
                 where=experiment.where("trainer"),
-                expected="the number of optimiser steps",
+                expected="the number of optimiser steps, or model.budget, seconds of training",
             )
         defaults["callbacks"] = run_callbacks(folder, steps)
         given = [str(item.get("class_path")) for item in trainer.get("callbacks") or []]
@@ -198,12 +206,14 @@ def _fit(experiment: Experiment, folder: Path) -> int:
         beside.write_text(yaml.safe_dump(experiment.tree, sort_keys=False))
         os.replace(beside, record)
     if resume:
-        done = _steps_done(last)
-        if done >= cli.trainer.max_steps:
+        done, seconds = _progress(last)
+        budget = cli.model.budget
+        if done >= cli.trainer.max_steps or (budget is not None and seconds >= budget):
             print(f"{folder} is complete ({done} steps); delete it, or set trainer.default_root_dir, to train anew.")
             return 0
         if cli.trainer.is_global_zero:
-            print(f"continuing {folder} at step {done} of {cli.trainer.max_steps}")
+            end = f"step {done} of {cli.trainer.max_steps}" if budget is None else f"second {seconds:.0f} of {budget:g}"
+            print(f"continuing {folder} at {end}")
     from physml.callbacks import Interrupted
     from physml.training import Diverged
 
@@ -264,10 +274,12 @@ def _difference(found: Any, wanted: Any, key: str) -> tuple[str, str, str]:
     return key, str(wanted)[:40], str(found)[:40]
 
 
-def _steps_done(path: Path) -> int:
+def _progress(path: Path) -> tuple[int, float]:
+    """Optimiser steps and seconds of training behind a checkpoint."""
     from physml.checkpoint import read as read_checkpoint
 
-    return int(read_checkpoint(path)["global_step"])
+    found = read_checkpoint(path)
+    return int(found["global_step"]), float(found.get("training_seconds", 0.0))
 
 
 def validate(arguments: argparse.Namespace) -> int:

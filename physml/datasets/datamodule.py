@@ -9,6 +9,7 @@ from lightning.pytorch import LightningDataModule
 from torch.utils.data import DataLoader
 
 from physml.datasets.opening import open_trajectories
+from physml.datasets.resident import Places, PlacesOf, Resident
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Collate, Share, TrainingBatches, Windows
 from physml.fields import Batch, Boundary
@@ -42,6 +43,7 @@ class TrajectoryData(LightningDataModule):
         starts: most windows per segment of the validation and test splits; they do not overlap.
         evaluation_batch_size: windows of one validation batch and process; ``batch_size`` if not given.
         workers: reading processes; 0 reads in the training process, which is enough for data that fit the page cache.
+        resident: read the training split once and keep it on the device.
     """
 
     def __init__(
@@ -55,6 +57,7 @@ class TrajectoryData(LightningDataModule):
         starts: int = 4,
         evaluation_batch_size: int | None = None,
         workers: int = 0,
+        resident: bool = False,
     ) -> None:
         super().__init__()
         if min(batch_size, stride, starts) < 1 or workers < 0:
@@ -68,9 +71,10 @@ class TrajectoryData(LightningDataModule):
             raise ValueError(
                 f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis."
             )
-        self.starts, self.workers = starts, workers
+        self.starts, self.workers, self.resident = starts, workers, resident
         self.evaluation_batch_size = evaluation_batch_size or batch_size
         self._data: Trajectories | None = None
+        self._kept: Resident | None = None
 
     @property
     def data(self) -> Trajectories:
@@ -99,7 +103,7 @@ class TrajectoryData(LightningDataModule):
         starts = None if split == "train" else self.starts
         return Windows(self.data, self.data.segments_of(split), known + ahead, self.stride, starts)
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
         module, trainer = self._module, self.trainer
         assert trainer is not None
         windows = self.windows("train", module.frames, module.horizon)
@@ -112,6 +116,10 @@ class TrajectoryData(LightningDataModule):
             rank=trainer.global_rank,
             world=trainer.world_size,
         )
+        if self.resident:
+            device = trainer.strategy.root_device
+            self._kept = Resident(self.data, windows, module.frames, device)
+            return DataLoader(PlacesOf(windows), batch_sampler=batches, collate_fn=Places.collate)
         return DataLoader(
             windows,
             batch_sampler=batches,
@@ -120,6 +128,12 @@ class TrajectoryData(LightningDataModule):
             persistent_workers=self.workers > 0,
             pin_memory=trainer.strategy.root_device.type == "cuda",
         )
+
+    def transfer_batch_to_device(self, batch: Any, device: Any, dataloader_idx: int) -> Any:
+        if isinstance(batch, Places):
+            assert self._kept is not None
+            return self._kept.batch(batch)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def _evaluation(self, split: str) -> DataLoader[Batch]:
         module, trainer = self._module, self.trainer

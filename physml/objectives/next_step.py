@@ -12,7 +12,7 @@ from torch import Tensor
 from physml.configured import Configured
 from physml.fields import Batch
 from physml.objectives.losses import Loss, RelativeL2
-from physml.objectives.objective import Objective, Predict
+from physml.objectives.objective import Objective, Predict, Progress
 
 
 class Curriculum(Configured):
@@ -60,9 +60,13 @@ class Pushforward(Configured):
 class NextStep(Objective):
     """``loss(f(w), y)`` for a window ``w`` of branch ``state`` and the frames ``y`` that follow it.
 
+    A window without frames, that of a steady problem, is followed by what one call predicts: calls are not chained.
+
     Args:
         frames: frames predicted and trained by one call, K.
         calls: calls chained with gradient; each reads the frames that the one before predicted.
+        chained_from: part of the run (0 to 1) before which one call is trained: first the next frames, then what
+            becomes of their errors.
         loss: distance between prediction and target.
         curriculum: fewer frames at first; not if ``None``.
         pushforward: start from own outputs now and then; not if ``None``.
@@ -75,6 +79,7 @@ class NextStep(Objective):
         *,
         frames: int = 1,
         calls: int = 1,
+        chained_from: float = 0.0,
         loss: Loss | None = None,
         curriculum: Curriculum | None = None,
         pushforward: Pushforward | None = None,
@@ -85,7 +90,9 @@ class NextStep(Objective):
             raise ValueError(
                 f"objective: got frames={frames}, calls={calls}, noise={noise}; expected >= 1, >= 1, >= 0."
             )
-        self.frames, self.calls, self.noise = frames, calls, noise
+        if not 0 <= chained_from < 1:
+            raise ValueError(f"chained_from: got {chained_from}, expected a part of the run, 0 or more and below 1.")
+        self.frames, self.calls, self.chained_from, self.noise = frames, calls, chained_from, noise
         self.loss = RelativeL2() if loss is None else loss
         self.curriculum, self.pushforward = curriculum, pushforward
         self.horizon = frames * (calls + (pushforward.unrolls if pushforward else 0))
@@ -98,37 +105,47 @@ class NextStep(Objective):
             )
 
     @property
-    def heaviest(self) -> int:
+    def heaviest(self) -> Progress:
         step = self.curriculum.over if self.curriculum else 0
         if self.pushforward:
             step = max(step, self.pushforward.after)
             step += -step % self.pushforward.every
-        return step
+        return Progress(step, 1.0)
 
-    def forward(self, predict: Predict, batch: Batch, step: int) -> Mapping[str, Tensor]:
+    def phase(self, progress: Progress) -> tuple[int, ...]:
+        """Frames trained, calls without gradient, calls with gradient."""
+        frames = self.curriculum.frames(self.frames, progress.step) if self.curriculum else self.frames
+        ahead = self.pushforward.calls(progress.step) if self.pushforward else 0
+        return frames, ahead, self.calls if progress.part >= self.chained_from else 1
+
+    def forward(self, predict: Predict, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         state, target = batch.inputs["state"], batch.targets["state"]
-        window, wanted, grid = state.values, target.values, state.grid
+        window, wanted, grid, setting = state.values, target.values, state.grid, batch.setting
+        if not window.shape[1] and self.horizon > self.frames:
+            raise ValueError(
+                f"objective: got calls={self.calls} and {'a' if self.pushforward else 'no'} pushforward; the operator "
+                "reads no frame, so a later call would repeat the first. Use calls=1 without pushforward."
+            )
         if wanted.shape[1] < self.horizon:
             raise ValueError(f"targets: got {wanted.shape[1]} frames, the objective needs {self.horizon}.")
         if self.noise:
             window = window + self.noise * torch.randn_like(window)
-        if self.pushforward and (ahead := self.pushforward.calls(step)):
-            with torch.no_grad():
-                for _ in range(ahead):
-                    window = _shift(window, predict(window, grid, self.frames))
-            wanted = wanted[:, ahead * self.frames :]
-        frames = self.curriculum.frames(self.frames, step) if self.curriculum else self.frames
+        frames, ahead, calls = self.phase(progress)
+        with torch.no_grad():
+            for _ in range(ahead):
+                window = _shift(window, predict(window, grid, self.frames, setting))
+        wanted = wanted[:, ahead * self.frames :]
         predicted = []
-        for call in range(self.calls):
-            last = call == self.calls - 1
-            made = predict(window, grid, frames if last else self.frames)
+        for call in range(calls):
+            last = call == calls - 1
+            made = predict(window, grid, frames if last else self.frames, setting)
             predicted.append(made)
             if not last:
                 window = _shift(window, made)
-        prediction = predicted[0] if self.calls == 1 else torch.cat(predicted, dim=1)
+        prediction = predicted[0] if calls == 1 else torch.cat(predicted, dim=1)
         return {"state": self.loss(prediction, wanted[:, : prediction.shape[1]], grid)}
 
 
 def _shift(window: Tensor, frames: Tensor) -> Tensor:
     """Append frames and drop as many of the oldest."""
-    return torch.cat([window, frames.to(window.dtype)], dim=1)[:, -window.shape[1] :]
+    return torch.cat([window, frames.to(window.dtype)], dim=1)[:, frames.shape[1] :]

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from physml.configured import Configured
-from physml.fields import Batch, Grid
+from physml.fields import Batch, Grid, Setting
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run has come.
+
+    Args:
+        step: optimiser steps taken.
+        part: of the whole run, 0 to 1.
+    """
+
+    step: int = 0
+    part: float = 0.0
 
 
 class Predict(Protocol):
-    """``(window, grid, steps) -> frames``, network units: :meth:`physml.emulator.Emulator.predict`."""
+    """``(window, grid, steps, setting) -> frames``, network units: :meth:`physml.emulator.Emulator.predict`."""
 
-    def __call__(self, window: Tensor, grid: Grid, steps: int) -> Tensor: ...
+    def __call__(self, window: Tensor, grid: Grid, steps: int, setting: Setting | None = None) -> Tensor: ...
 
 
 class Objective(Configured, nn.Module):
@@ -28,13 +42,13 @@ class Objective(Configured, nn.Module):
     horizon: int
 
     @abstractmethod
-    def forward(self, predict: Predict, batch: Batch, step: int) -> Mapping[str, Tensor]:
+    def forward(self, predict: Predict, batch: Batch, progress: Progress) -> Mapping[str, Tensor]:
         """Loss terms.
 
         Args:
             predict: the operator, in network units.
             batch: in network units.
-            step: optimiser steps taken so far, for schedules.
+            progress: of the run, for schedules.
 
         Returns:
             A scalar for each term.
@@ -43,7 +57,13 @@ class Objective(Configured, nn.Module):
     def check(self, steps: int) -> None:
         """Raise ``ValueError`` where an operator that predicts at most ``steps`` frames a call cannot be trained so."""
 
+    def phase(self, progress: Progress) -> tuple[int, ...]:
+        """Steps of one phase do the same work on other numbers, so that a recording of one serves all; a constant where
+        the work never changes.
+        """
+        return ()
+
     @property
     @abstractmethod
-    def heaviest(self) -> int:
-        """A step count at which the objective costs most: what a memory forecast must try."""
+    def heaviest(self) -> Progress:
+        """When the objective costs most: what a memory forecast must try."""
