@@ -27,7 +27,7 @@ from physml.fields import Field, Grid, Layout
 BLOWUP = 10.0
 """A rollout has blown up once its energy exceeds this many times the largest of the training data."""
 
-RECORDED = 16
+RECORDED = 64
 """Calls of a rollout from which recording them as a CUDA graph pays."""
 
 
@@ -91,7 +91,7 @@ def rollout(
 
     if device.type == "cuda" and steps >= RECORDED * emulator.steps:
         first = window.clone()
-        call = Captured(call)  # the recording runs it, so the window is put back
+        call = Captured(call, device)  # the recording runs it, so the window is put back
         window.copy_(first)
     done = 0
     while done < steps:

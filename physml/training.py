@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from abc import abstractmethod
 from typing import Any
 
@@ -17,7 +16,8 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from physml import checkpoint
 from physml.assessment import Assessment, RolloutAssessment
 from physml.callbacks import BUDGETED
-from physml.capture import Captured
+from physml.capture import RecordedStep
+from physml.clock import Clock
 from physml.configured import Configured
 from physml.emulator import Emulator, Origin
 from physml.fields import Batch
@@ -91,7 +91,7 @@ class Training(LightningModule):
         capture: record forward and backward pass as a CUDA graph and replay it: for networks whose kernels are shorter
             than their launches. On one GPU, without ``accumulate_grad_batches``; without effect on a CPU.
         budget: seconds of training, in place of ``trainer.max_steps``. Counted are the steps and the waiting for data;
-            validation, checkpoints, compilation and recording are not. The schedule follows the time spent. Such a run
+            validation, checkpoints, recording and the first step, which compiles, are not. The schedule follows the time spent. Such a run
             is not the same twice: a faster machine takes more steps.
     """
 
@@ -120,9 +120,10 @@ class Training(LightningModule):
             operator.compile()
         self.capture, self.budget = capture, budget
         self._captures = False
-        self.seconds = 0.0  # of the budget, spent
-        self._mark: float | None = None  # when the clock of the budget was last read
-        self._recorded: dict[tuple[int, ...], tuple[Batch, Captured[dict[str, Tensor]]]] = {}
+        self.clock = Clock()
+        self._warming = True  # until the first step of this session, which compiles
+        self._recorded: dict[tuple[int, ...], RecordedStep] = {}
+        self._gradients: list[Tensor | None] = []  # of the last replay
         self._not_finite: Tensor | None = None
         self._data_origin: Origin | None = None
 
@@ -163,7 +164,7 @@ class Training(LightningModule):
     @property
     def progress(self) -> Progress:
         """Of the run: optimiser steps taken, and the part of its steps or of its budget."""
-        part = self.global_step / self.trainer.max_steps if self.budget is None else self.seconds / self.budget
+        part = self.global_step / self.trainer.max_steps if self.budget is None else self.clock.seconds / self.budget
         return Progress(self.global_step, min(part, 1.0))
 
     @property
@@ -191,26 +192,41 @@ class Training(LightningModule):
         self.assessment.prepare(self.emulator)
 
     def on_train_start(self) -> None:
-        self._captures = self.capture and self.device.type == "cuda"
+        self._forget_recordings()
+        self._warming = True
+        self._captures = self.capture and self._can_record
         if self._captures and (self.trainer.world_size > 1 or self.trainer.accumulate_grad_batches > 1):
             raise ValueError(
                 f"model.capture: got true for {self.trainer.world_size} processes and accumulate_grad_batches="
                 f"{self.trainer.accumulate_grad_batches}; a recorded step needs one of each: set it to false."
             )
+        if self.budget is not None and self.trainer.world_size > 1:
+            raise ValueError(
+                f"model.budget: got {self.budget} for {self.trainer.world_size} processes, whose clocks differ; give "
+                "trainer.max_steps instead."
+            )
         if self._captures and self.trainer.precision == "16-mixed":
             raise ValueError("model.capture: got true with 16-mixed, whose loss scale changes; use bf16-mixed.")
 
+    @property
+    def _can_record(self) -> bool:
+        return self.device.type == "cuda"
+
+    def on_train_end(self) -> None:
+        self._forget_recordings()
+
+    def _forget_recordings(self) -> None:
+        """They hold the places of weights and much memory."""
+        self._recorded, self._gradients, self._captures = {}, [], False
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
-        if self._mark is None:
-            self._mark = time.perf_counter()
+        self.clock.start()
         self._reseed()
 
     def _reseed(self) -> None:
-        # three numbers to one seed by a fixed mixing, so that neighbouring steps share nothing
+        # three numbers to one seed by a fixed mixing; torch.manual_seed takes a millisecond for devices not there
         mixed = (self.seed * 0x9E3779B97F4A7C15 + self.batches_done * 0xBF58476D1CE4E5B9 + self.global_rank) % 2**63
-        torch.default_generator.manual_seed(
-            mixed
-        )  # torch.manual_seed takes a millisecond for devices that are not there
+        torch.default_generator.manual_seed(mixed)
         if self.device.type == "cuda":
             torch.cuda.manual_seed(mixed)
 
@@ -232,35 +248,26 @@ class Training(LightningModule):
         return {**terms, "loss": torch.stack(list(terms.values())).sum()}
 
     def _replayed(self, batch: Batch) -> dict[str, Tensor]:
-        """The same from a recorded graph, which also leaves the gradients; one for each phase of the objective."""
+        """The same from a recording, of which there is one for each phase of the objective."""
         progress = self.progress
         phase = self.objective.phase(progress)
         if phase not in self._recorded:
-            still = batch  # its tensors become the places that later batches are copied to
-
-            def work() -> dict[str, Tensor]:
-                for parameter in self.parameters():
-                    parameter.grad = None
-                terms = self._terms(batch, progress)
-                terms["loss"].backward()
-                return {name: term.detach() for name, term in terms.items()}
-
-            self._recorded[phase] = (still, Captured(work))
+            if not self._recorded:
+                self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
+            self._recorded[phase] = RecordedStep(
+                lambda batch: self._terms(batch, progress), batch, list(self.parameters()), self.device, self._pool
+            )
             self._reseed()
-            self._mark = None  # recording and compiling are not counted
-        still, graph = self._recorded[phase]
-        for place, values in zip(still.tensors, batch.tensors, strict=True):
-            if place is not values:
-                place.copy_(values)
-        return graph()
+            self.clock.drop()  # recording and compiling are not training
+        terms, self._gradients = self._recorded[phase](batch)
+        return terms
 
     def backward(self, loss: Tensor, *args: Any, **kwargs: Any) -> None:
         if not self._captures:
             super().backward(loss, *args, **kwargs)
-
-    def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
-        if not self._captures:  # a replayed graph writes the gradients anew
-            super().optimizer_zero_grad(epoch, batch_idx, optimizer)
+            return
+        for parameter, gradient in zip(self.parameters(), self._gradients, strict=True):
+            parameter.grad = gradient
 
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -268,6 +275,8 @@ class Training(LightningModule):
         if gradient_clip_val and gradient_clip_algorithm != "value" and self.trainer.precision != "16-mixed":
             # Lightning refuses fused optimisers here, because of a loss scale that only 16-mixed has
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
+            if self._captures and all(p.grad is None for p in parameters):
+                raise RuntimeError("no parameter has a gradient after a replay: a defect of physml, please report it.")
             size = torch.nn.utils.clip_grad_norm_(parameters, gradient_clip_val)
             if (self.batches_done + 1) % self._every == 0:
                 self.log("train/gradient_norm", size)
@@ -276,23 +285,20 @@ class Training(LightningModule):
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         if self.budget is not None:
-            spent = min(self.seconds / self.budget, 1.0)
-            scheduler.last_epoch = max(int(spent * (_TICKS - 1)) - 1, -1)
+            scheduler.last_epoch = max(int(self.progress.part * (_TICKS - 1)) - 1, -1)
         scheduler.step()
 
     def on_train_batch_end(self, outputs: Any, batch: Batch, batch_idx: int) -> None:
         if (batch_idx + 1) % self._every == 0:  # a read-out makes the CPU wait for the GPU
             self._refuse_divergence()
-        if self._mark is not None:
-            now = time.perf_counter()
-            self.seconds, self._mark = self.seconds + now - self._mark, now
+        if self._warming:
+            self.clock.drop()
+            self._warming = False
         if self.budget is not None:
-            if self.trainer.world_size > 1:  # one clock for all
-                self.seconds = self.trainer.strategy.broadcast(self.seconds)
-            self.trainer.should_stop = self.trainer.should_stop or self.seconds >= self.budget
+            self.trainer.should_stop = self.trainer.should_stop or self.progress.part >= 1.0
 
     def on_validation_start(self) -> None:
-        self._mark = None
+        self.clock.stop(self.device)
 
     def _refuse_divergence(self, *more: Tensor) -> None:
         """Raise on every process if a number is not finite on any."""
@@ -303,19 +309,18 @@ class Training(LightningModule):
         if self.trainer.strategy.reduce_boolean_decision(bad, all=False):
             raise Diverged(
                 f"train/loss: became NaN or infinite before step {self.global_step}; lower "
-                "model.optimizer.init_args.lr, "
-                "or set trainer.gradient_clip_val."
+                "model.optimizer.init_args.lr, or set trainer.gradient_clip_val."
             )
 
     def on_save_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         self._refuse_divergence(*(parameter.detach() for parameter in self.parameters()))
         checkpoint_["physml"] = checkpoint.describe(self.emulator, self.config)
-        checkpoint_["training_seconds"] = self.seconds
-        self._mark = None
+        self.clock.stop(self.device)
+        checkpoint_["training_seconds"] = self.clock.seconds
 
     def on_load_checkpoint(self, checkpoint_: dict[str, Any]) -> None:
         about = checkpoint_.get("physml", {})
-        self.seconds = float(checkpoint_.get("training_seconds", 0.0))
+        self.clock = Clock(float(checkpoint_.get("training_seconds", 0.0)))
         ours = {"operator": self.emulator.operator.describe(), "normaliser": self.emulator.normaliser.describe()}
         for name, described in ours.items():
             found = about.get(name, {})

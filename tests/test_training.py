@@ -17,7 +17,7 @@ from waves import make_store
 
 from physml import checkpoint
 from physml.assessment import RolloutAssessment
-from physml.callbacks import Interrupted, WholeCheckpoints, run_callbacks
+from physml.callbacks import BUDGETED, Interrupted, WholeCheckpoints, run_callbacks
 from physml.datasets import TrajectoryData, TrajectoryStore
 from physml.fields import Grid, Setting
 from physml.normalise import Increments, Standardise
@@ -286,3 +286,94 @@ def test_a_steady_problem_is_trained_and_predicts_from_its_checkpoint(tmp_path: 
     # four samples learnt by heart; the number tells the strength apart, which is 5 times as large
     assert float((own - truth).norm() / truth.norm()) < 0.2
     assert float((other - truth).norm() / truth.norm()) > 0.4
+
+
+class Replay:
+    """A recording as a GPU replays it, on the CPU: new numbers where the recording left its results, ``.grad`` untouched."""
+
+    parameters: list[torch.nn.Parameter]
+
+    def __init__(self, function: Any, device: torch.device, pool: Any = None) -> None:
+        self.function = function
+        for _ in range(4):
+            self.terms, self.gradients = function()
+
+    def __call__(self) -> Any:
+        kept = [p.grad for p in self.parameters]
+        terms, gradients = self.function()
+        for name, place in self.terms.items():
+            place.copy_(terms[name])
+        for place, gradient in zip(self.gradients, gradients, strict=True):
+            place.copy_(gradient)
+        for parameter, gradient in zip(self.parameters, kept, strict=True):
+            parameter.grad = gradient
+        return self.terms, self.gradients
+
+
+class Losses(Callback):
+    def __init__(self) -> None:
+        self.found: list[float] = []
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, *_: Any) -> None:
+        self.found.append(float(outputs["loss"]))
+
+
+@pytest.mark.parametrize("resident", [False, True])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        NextStep(calls=2, chained_from=0.5),
+        NextStep(noise=0.1, pushforward=Pushforward(after=2, every=2)),
+        NextStep(frames=1),
+    ],
+    ids=["chained", "pushforward", "plain"],
+)
+def test_a_recorded_run_is_the_same_run(
+    objective: NextStep, resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Validation lets go of the gradients, phases alternate, averages are swapped in and out: the losses stay the same."""
+    store, courses = make_store(tmp_path / "waves.zarr"), []
+    for recorded in (False, True):
+        made = module(objective=objective, capture=recorded)
+        if recorded:
+            Replay.parameters = list(made.parameters())
+            monkeypatch.setattr("physml.capture.Captured", Replay)
+            monkeypatch.setattr(Training, "_can_record", True)
+        losses = Losses()
+        averages = EMAWeightAveraging(decay=0.9, update_every_n_steps=2)
+        run = trainer(tmp_path / str(recorded), callbacks=[losses, averages], gradient_clip_val=1.0)
+        run.fit(made, datamodule=data(store, resident=resident))
+        courses.append((losses.found, [p.detach().clone() for p in made.parameters()]))
+    plain, replayed = courses
+    assert len(plain[0]) == 12 and plain[0] == replayed[0]
+    for a, b in zip(plain[1], replayed[1], strict=True):
+        torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_a_budget_ends_the_run_and_drives_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each step of a false clock takes a second; validation and checkpoints take a thousand and do not count."""
+    now = [0.0]
+    monkeypatch.setattr("physml.clock.time.perf_counter", lambda: now[0])
+
+    class Passing(Callback):
+        def on_train_batch_end(self, *_: Any) -> None:
+            now[0] += 1.0
+
+        def on_validation_end(self, *_: Any) -> None:
+            now[0] += 1000.0
+
+        def on_save_checkpoint(self, *_: Any) -> None:
+            now[0] += 1000.0
+
+    made = module(budget=10.0)
+    rates: list[float] = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, run: Trainer, *_: Any) -> None:
+            rates.append(run.optimizers[0].param_groups[0]["lr"])
+
+    run = trainer(tmp_path / "runs", steps=BUDGETED, callbacks=[Passing(), Rates()])
+    run.fit(made, datamodule=data(make_store(tmp_path / "waves.zarr")))
+    assert made.global_step == 11  # the first step, which compiles, is not counted
+    assert made.clock.seconds == 10.0
+    assert max(rates) > 5 * rates[0] and rates[-1] < max(rates) / 5  # up and down again

@@ -57,11 +57,11 @@ class Objective(Configured, nn.Module):
     def check(self, steps: int) -> None:
         """Raise ``ValueError`` where an operator that predicts at most ``steps`` frames a call cannot be trained so."""
 
+    @abstractmethod
     def phase(self, progress: Progress) -> tuple[int, ...]:
-        """Steps of one phase do the same work on other numbers, so that a recording of one serves all; a constant where
-        the work never changes.
+        """Steps of one phase do the same work on other numbers, so that a recording of one serves all; ``()`` where the
+        work never changes.
         """
-        return ()
 
     @property
     @abstractmethod
