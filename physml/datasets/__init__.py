@@ -2,17 +2,27 @@
 
 from typing import Any
 
+from physml.datasets.arrays import Arrays
 from physml.datasets.cylinder_wake import CylinderWake
+from physml.datasets.darcy import DarcyFlow
+from physml.datasets.labelled import Labelled
 from physml.datasets.opening import data_root, open_trajectories
+from physml.datasets.pdebench import PDEBench
 from physml.datasets.store import StoreWriter, TrajectoryStore
 from physml.datasets.trajectories import Segment, Statistics, Trajectories
+from physml.datasets.well import TheWell
 from physml.datasets.windows import Windows
 
 __all__ = [
+    "Arrays",
     "CylinderWake",
+    "DarcyFlow",
+    "Labelled",
+    "PDEBench",
     "Segment",
     "Statistics",
     "StoreWriter",
+    "TheWell",
     "Trajectories",
     "TrajectoryData",
     "TrajectoryStore",

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from types import ModuleType
 
-from physml.datasets import cylinder_wake
-from physml.datasets.store import TrajectoryStore
+from physml.datasets import arrays, cylinder_wake, darcy, labelled, pdebench, store, well
 from physml.datasets.trajectories import Trajectories
+
+ADAPTERS: tuple[ModuleType, ...] = (cylinder_wake, darcy, well, pdebench, labelled, arrays, store)
+"""One module for each kind of data. Each has ``EXPECTED``, what a path must be, in words; ``recognises(path)``, quick
+and without reading arrays; and ``opened(path)``, a :class:`Trajectories`. The first that recognises a path opens it."""
 
 
 def data_root() -> Path:
@@ -42,12 +46,8 @@ def open_trajectories(path: str | Path) -> Trajectories:
         ValueError: where it is nothing physml can read, or is damaged.
     """
     found = locate(path)
-    if found.name == cylinder_wake.FILE or (found / cylinder_wake.FILE).exists():
-        return cylinder_wake.CylinderWake(found)
-    if (found / "zarr.json").exists() or found.suffix == ".zarr":
-        return TrajectoryStore(found)
-    raise ValueError(
-        f"{found}: not a data set physml can read. Expected a zarr store (a folder with zarr.json, from `physml "
-        "data make`) "
-        f"or a folder with {cylinder_wake.FILE}."
-    )
+    for adapter in ADAPTERS:
+        if adapter.recognises(found):
+            return adapter.opened(found)
+    known = "; ".join(adapter.EXPECTED for adapter in ADAPTERS)
+    raise ValueError(f"{found}: not a data set physml can read. Expected {known}.")

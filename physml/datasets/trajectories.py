@@ -71,7 +71,7 @@ class Trajectories(ABC):
         path: where it was opened, as text.
         layout: fields, grid, frame interval, static fields.
         count: number of trajectories.
-        frames: frames of each.
+        frames: frames of each; of the longest, where they differ (see :meth:`length`).
         parameters: numbers that hold for a whole trajectory (``viscosity``, ``reynolds``), ``(count,)`` each.
         segments: of each split.
         statistics: of the split ``train``.
@@ -90,6 +90,10 @@ class Trajectories(ABC):
     fingerprint: str
     provenance: Mapping[str, Any]
 
+    def length(self, trajectory: int) -> int:
+        """Frames of one trajectory: :attr:`frames`, or fewer where they are not all as long."""
+        return self.frames
+
     @abstractmethod
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         """Frames of one trajectory, ``(T, *space, C)`` float32; bounds were checked."""
@@ -103,10 +107,11 @@ class Trajectories(ABC):
         Raises:
             ValueError: outside the data, or where a value is not finite.
         """
-        if not (0 <= trajectory < self.count and 0 <= start < stop <= self.frames and step >= 1):
+        known = 0 <= trajectory < self.count
+        if not (known and 0 <= start < stop <= self.length(trajectory) and step >= 1):
             raise ValueError(
-                f"{self.path}: asked for frames {start}:{stop}:{step} of trajectory {trajectory}; "
-                f"it holds {self.count} trajectories of {self.frames} frames."
+                f"{self.path}: asked for frames {start}:{stop}:{step} of trajectory {trajectory}; it holds {self.count} "
+                f"trajectories{f', and {self.length(trajectory)} frames of this one' if known else ''}."
             )
         values = self._read(trajectory, slice(start, stop, step))
         if not np.isfinite(values.sum(dtype=np.float64)):
