@@ -1,6 +1,6 @@
 """The results table of an experiment: every operator of a folder, trained for the same time on the same data.
 
-``python experiments/table.py kolmogorov2d --seeds 0 1`` makes the data where they are missing, trains each
+``python experiments/table.py kolmogorov2d --seeds 0 1 --steps 64`` makes the data where they are missing, trains each
 ``experiments/kolmogorov2d/*.yaml`` with each seed for the seconds that its ``budget`` says (or ``--budget``), rolls out
 beside persistence, measures in other processes while the next operator trains (give it more than eight processor cores
 for that), and writes ``table.json``.
@@ -116,7 +116,7 @@ if __name__ == "__main__":
     parser.add_argument("--only", nargs="+", help="operators, by the names of their YAML files")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
     parser.add_argument("--budget", type=float, help="seconds of training instead of the YAML's")
-    parser.add_argument("--steps", type=int, default=64, help="frames to roll out")
+    parser.add_argument("--steps", type=int, required=True, help="frames to roll out, no more than the data hold")
     parser.add_argument("--data", type=Path, default=Path("data"), help="folder of data sets")
     parser.add_argument("--out", type=Path, default=None, help="folder of all results (default: runs/table/PROBLEM)")
     given = parser.parse_args()

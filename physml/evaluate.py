@@ -241,7 +241,7 @@ class _Evaluation:
         self.block = max(1, min(self.leads, _BLOCK_BYTES // frame_bytes))
 
         ends = rolled.frame[:, None] + np.arange(self.leads) * self.stride
-        self.known = ends < data.frames
+        self.known = ends < np.array([data.length(int(row)) for row in rolled.trajectory])[:, None]
         if not self.known.any():
             raise ValueError(
                 f"prediction: {rolled.path} starts after the last frame of {data.path}; there is nothing to compare."

@@ -91,8 +91,8 @@ class Training(LightningModule):
         capture: record forward and backward pass as a CUDA graph and replay it: for networks whose kernels are shorter
             than their launches. On one GPU, without ``accumulate_grad_batches``; without effect on a CPU.
         budget: seconds of training, in place of ``trainer.max_steps``. Counted are the steps and the waiting for data;
-            validation, checkpoints, recording and the first step, which compiles, are not. The schedule follows the time spent. Such a run
-            is not the same twice: a faster machine takes more steps.
+            validation, checkpoints, recording and the first step, which compiles, are not. The schedule follows the
+            time spent. In one process only. Such a run is not the same twice: a faster machine takes more steps.
     """
 
     def __init__(
@@ -272,8 +272,8 @@ class Training(LightningModule):
     def configure_gradient_clipping(
         self, optimizer: Optimizer, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
+        # Lightning refuses fused optimisers here, because of a loss scale that only 16-mixed has
         if gradient_clip_val and gradient_clip_algorithm != "value" and self.trainer.precision != "16-mixed":
-            # Lightning refuses fused optimisers here, because of a loss scale that only 16-mixed has
             parameters = [p for group in optimizer.param_groups for p in group["params"]]
             if self._captures and all(p.grad is None for p in parameters):
                 raise RuntimeError("no parameter has a gradient after a replay: a defect of physml, please report it.")

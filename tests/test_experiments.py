@@ -45,16 +45,18 @@ def test_an_experiment_is_counted_without_data(path: Path, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize(
-    "path", [path for path in EXPERIMENTS if path.parent.name in ("demo", "cylinder_wake")], ids=name_of
+    "path",
+    [path for path in EXPERIMENTS if path.parent.name in ("demo", "cylinder_wake") or name_of(path) == "darcy/fno"],
+    ids=name_of,
 )
 def test_a_small_experiment_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tree = yaml.safe_load(path.read_text())
     channels, data = tree["model"]["operator"]["init_args"]["channels"], tree["data"]["init_args"]
-    if channels == 1:
+    if channels == 1 and path.parent.name == "demo":
         data |= {"store": make_store(tmp_path / "tiny.zarr", frames=24, shape=(32, 32)).path, "shape": [32, 32]}
     elif not (Path(os.environ.get("PHYSML_DATA") or "data") / data["store"]).is_dir():
-        pytest.skip("PHYSML_DATA is not set to a folder with cylinder_wake_re100")
+        pytest.skip(f"PHYSML_DATA is not set to a folder with {data['store']}")
     tree["trainer"] |= {"max_steps": 1, "limit_val_batches": 1, "val_check_interval": 1, "enable_progress_bar": False}
     tree["trainer"] |= {"num_sanity_val_steps": 0, "accelerator": "cpu"}
     (tmp_path / "run.yaml").write_text(yaml.safe_dump(tree))

@@ -289,7 +289,7 @@ def test_a_steady_problem_is_trained_and_predicts_from_its_checkpoint(tmp_path: 
 
 
 class Replay:
-    """A recording as a GPU replays it, on the CPU: new numbers where the recording left its results, ``.grad`` untouched."""
+    """A recording as a GPU replays it, on the CPU: new numbers where the results were left, ``.grad`` untouched."""
 
     parameters: list[torch.nn.Parameter]
 
@@ -331,7 +331,7 @@ class Losses(Callback):
 def test_a_recorded_run_is_the_same_run(
     objective: NextStep, resident: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Validation lets go of the gradients, phases alternate, averages are swapped in and out: the losses stay the same."""
+    """Validation lets go of the gradients, phases alternate, averages are swapped: the losses stay the same."""
     store, courses = make_store(tmp_path / "waves.zarr"), []
     for recorded in (False, True):
         made = module(objective=objective, capture=recorded)

@@ -163,9 +163,8 @@ def _unreadable(data: Any) -> list[str]:
     found = []
     for trajectory in range(data.count):
         reads = [partial(data.read_static, trajectory)]
-        reads += [
-            partial(data.read, trajectory, start, min(start + 16, data.frames)) for start in range(0, data.frames, 16)
-        ]
+        end = data.length(trajectory)
+        reads += [partial(data.read, trajectory, start, min(start + 16, end)) for start in range(0, end, 16)]
         for reading in reads:
             try:
                 reading()

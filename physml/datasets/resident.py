@@ -43,7 +43,7 @@ class PlacesOf(Dataset[tuple[int, int]]):
 
 
 class Resident:
-    """The trajectories of a split on a device, and batches of their windows.
+    """The trajectories of a split on a device, from the first frame of any window to the last, and batches of windows.
 
     Args:
         data: what is read, once.
@@ -57,8 +57,11 @@ class Resident:
 
     def __init__(self, data: Trajectories, windows: Windows, known: int, device: torch.device) -> None:
         layout = data.layout
-        numbers = sorted({windows.place(index)[0] for index in range(len(windows))})
-        shape = (len(numbers), data.frames, *layout.grid.shape, len(layout.fields))
+        touched = windows.reach
+        numbers = sorted({segment.trajectory for segment in touched})
+        # of one long trajectory that is split in time, only the part that the windows touch
+        self._first, stop = min(segment.start for segment in touched), max(segment.stop for segment in touched)
+        shape = (len(numbers), stop - self._first, *layout.grid.shape, len(layout.fields))
         still = (len(numbers), *layout.grid.shape, len(layout.static))
         size = 4 * (math.prod(shape) + math.prod(still))
         if device.type == "cuda" and size > 0.8 * torch.cuda.mem_get_info(device)[0]:
@@ -68,7 +71,9 @@ class Resident:
             )
         self.values = torch.empty(shape, device=device)
         for row, number in enumerate(numbers):
-            self.values[row] = torch.from_numpy(np.ascontiguousarray(data.read(number, 0, data.frames)))
+            end = min(stop, data.length(number))
+            read = np.ascontiguousarray(data.read(number, self._first, end))
+            self.values[row, : len(read)] = torch.from_numpy(read)
         self._row = torch.full((data.count,), -1)
         self._row[numbers] = torch.arange(len(numbers))
         self._row = self._row.to(device)
@@ -91,7 +96,7 @@ class Resident:
         trajectories = places.trajectories.to(self.values.device, non_blocking=True)
         starts = places.starts.to(self.values.device, non_blocking=True)
         rows = self._row[trajectories]
-        values = self.values[rows[:, None], starts[:, None] + self._offsets]
+        values = self.values[rows[:, None], starts[:, None] - self._first + self._offsets]
         inputs = {"state": GridField(values[:, : self._known], self._grid, self._names)}
         if self._static is not None:
             inputs["static"] = GridField(self._static[rows][:, None], self._grid, self._static_names)

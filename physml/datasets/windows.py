@@ -57,6 +57,12 @@ class Windows(Dataset[Any]):
         trajectory, chosen = self._places[row]
         return trajectory, chosen[index - (int(self._ends[row - 1]) if row else 0)]
 
+    @property
+    def reach(self) -> list[Segment]:
+        """What the windows of each segment touch, from the first frame of any to the last."""
+        span = self.stride * (self.length - 1) + 1
+        return [Segment(trajectory, chosen[0], chosen[-1] + span) for trajectory, chosen in self._places]
+
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         trajectory, start = self.place(index)
         values = self.data.read(trajectory, start, start + self.stride * (self.length - 1) + 1, self.stride)

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from physml.configured import Configured
 from physml.fields import Axis, Grid
-from physml.nn.folding import scaled_map
+from physml.nn.folding import scaled_map, widened
 from physml.nn.positional import rotate, stretched
 
 
@@ -114,8 +114,8 @@ class _ScaledKernel(nn.Module):
         self.keys = nn.Linear(latent, heads * key_width, bias=False)
 
     def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
-        q_BHSK = functional.rms_norm(_full(_heads(self.queries(phi_BSC), self.heads)), (self._key_width,))
-        k_BHSK = functional.rms_norm(_full(_heads(self.keys(phi_BSC), self.heads)), (self._key_width,))
+        q_BHSK = functional.rms_norm(widened(_heads(self.queries(phi_BSC), self.heads)), (self._key_width,))
+        k_BHSK = functional.rms_norm(widened(_heads(self.keys(phi_BSC), self.heads)), (self._key_width,))
         half = self._key_width // 2
         ladder = torch.arange(half, device=phi_BSC.device) / max(half - 1, 1)
         turns = self.most**ladder  # from 1 to most
@@ -129,11 +129,6 @@ class _ScaledKernel(nn.Module):
     @property
     def _key_width(self) -> int:
         return self.queries.out_features // self.heads
-
-
-def _full(x: Tensor) -> Tensor:
-    """At least fp32: half-precision numbers are widened, doubles are kept."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
@@ -154,7 +149,7 @@ class KernelNorm(Configured):
     def __call__(self, z: Tensor, grid: Grid) -> Tensor:
         """``(B, *space, H, V)`` to the same shape."""
         mean, scale = self.statistics(z, grid)
-        return (_full(z) - mean) * scale
+        return (widened(z) - mean) * scale
 
 
 class InstanceNorm(KernelNorm):
@@ -168,7 +163,7 @@ class InstanceNorm(KernelNorm):
         self.eps = eps
 
     def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        z = _full(z)
+        z = widened(z)
         mean = _space_mean(z, grid)
         return mean, torch.rsqrt(_space_mean((z - mean).square(), grid) + self.eps)
 
@@ -184,7 +179,7 @@ class RMSNorm(KernelNorm):
         self.eps = eps
 
     def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        scale = torch.rsqrt(_space_mean(_full(z).square(), grid) + self.eps)
+        scale = torch.rsqrt(_space_mean(widened(z).square(), grid) + self.eps)
         return torch.zeros_like(scale), scale
 
 
@@ -200,7 +195,7 @@ class HeadGroupNorm(KernelNorm):
 
     def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
         over = (*range(1, z.ndim - 2), z.ndim - 1)
-        variance, mean = torch.var_mean(_full(z), dim=over, correction=1, keepdim=True)
+        variance, mean = torch.var_mean(widened(z), dim=over, correction=1, keepdim=True)
         return mean, torch.rsqrt(variance + self.eps)
 
 
@@ -218,7 +213,7 @@ class PlaneNorm(KernelNorm):
         self.eps = eps
 
     def statistics(self, z: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
-        variance, mean = torch.var_mean(_full(z), dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
+        variance, mean = torch.var_mean(widened(z), dim=tuple(range(2, z.ndim)), correction=0, keepdim=True)
         return mean, torch.rsqrt(variance + self.eps)
 
 
@@ -242,7 +237,7 @@ def normalised_map(z: Tensor, norm: KernelNorm, grid: Grid, weight: Tensor) -> T
     assert scale.shape[-2:].numel() == 1
     product = functional.linear(flat, weight.to(z.dtype))
     mean, scale = mean.flatten(-2), scale.flatten(-2)
-    return ((product - mean * _full(weight).sum(dim=1)) * scale).to(z.dtype)
+    return ((product - mean * widened(weight).sum(dim=1)) * scale).to(z.dtype)
 
 
 def _space_mean(z: Tensor, grid: Grid) -> Tensor:

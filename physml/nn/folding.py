@@ -24,9 +24,9 @@ def scaled_map(x: Tensor, scale: Tensor, offset: Tensor, weight: Tensor) -> Tens
     Returns:
         ``(B, *space, O)``, of the type of ``x``.
     """
-    weight = _full(weight)
-    weights = (weight * _full(scale)[:, None]).to(x.dtype)
-    constant = (weight * _full(offset)[:, None]).sum(dim=-1)[:, None].to(x.dtype)
+    weight = widened(weight)
+    weights = (weight * widened(scale)[:, None]).to(x.dtype)
+    constant = (weight * widened(offset)[:, None]).sum(dim=-1)[:, None].to(x.dtype)
     product = torch.bmm(x.flatten(1, -2), weights.transpose(1, 2))
     return (product + constant).unflatten(1, x.shape[1:-1])
 
@@ -42,16 +42,16 @@ def layer_norm_map(x: Tensor, norm: nn.LayerNorm, layer: nn.Linear) -> Tensor:
     Returns:
         ``(..., O)``, of the type that the layer gives.
     """
-    full = _full(x)
+    full = widened(x)
     scale = torch.rsqrt(full.var(dim=-1, correction=0, keepdim=True) + norm.eps)
-    weight = _full(layer.weight) * norm.weight
-    constant = (_full(layer.weight) * norm.bias).sum(dim=-1)
+    weight = widened(layer.weight) * norm.weight
+    constant = (widened(layer.weight) * norm.bias).sum(dim=-1)
     if layer.bias is not None:
         constant = constant + layer.bias
     product = functional.linear(x, (weight - weight.mean(dim=1, keepdim=True)).to(x.dtype))
     return (product * scale + constant).to(product.dtype)
 
 
-def _full(x: Tensor) -> Tensor:
+def widened(x: Tensor) -> Tensor:
     """At least fp32: half-precision numbers are widened, doubles are kept."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

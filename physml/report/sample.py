@@ -51,7 +51,7 @@ class Truth:
     leads: int
 
     def __len__(self) -> int:
-        return max(0, min(self.leads, -(-(self.data.frames - self.frame) // self.stride)))
+        return max(0, min(self.leads, -(-(self.data.length(self.trajectory) - self.frame) // self.stride)))
 
     def __getitem__(self, index: int, /) -> NDArray[np.float32]:
         at = self.frame + index * self.stride

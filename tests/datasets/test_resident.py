@@ -132,8 +132,22 @@ def test_data_that_do_not_fit_are_refused_before_anything_is_read(monkeypatch: p
         assert isinstance(found.value, ValueError) == (problem is ValueError)
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (3 * 2**30, 80 * 2**30))
     monkeypatch.setattr(numbered, "frames", 10**8)
+    long = Windows(numbered, [Segment(row, 0, 10**8) for row in (0, 2)], 2)
     with pytest.raises(ValueError, match=r"resident: .* takes 8\.9 GiB, cuda has 3\.0 GiB free; set resident to false"):
-        Resident(numbered, windows, 1, torch.device("cuda"))
+        Resident(numbered, long, 1, torch.device("cuda"))
+
+
+def test_of_a_split_in_time_only_the_part_of_the_windows_is_kept() -> None:
+    numbered = Numbered(2, frames=40)
+    windows = Windows(numbered, [Segment(0, 10, 20), Segment(0, 22, 30)], 3)
+    kept = Resident(numbered, windows, 1, torch.device("cpu"))
+    assert kept.values.shape[:2] == (1, 20)
+    for index in (0, len(windows) - 1):
+        trajectory, start = windows.place(index)
+        batch = kept.batch(Places.collate([(trajectory, start)]))
+        expected = torch.from_numpy(numbered.read(trajectory, start, start + 3))
+        found = torch.cat([batch.inputs["state"].values[0], batch.targets["state"].values[0]])
+        torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
 # training

@@ -5,8 +5,9 @@ layer turns the field into one kernel per axis (:mod:`physml.nn.factorised`), ap
 channels point by point. Several frames are predicted per call by marching in the latent space of the last layer.
 
 The published networks and a corrected one are made from this class; the files ``*_published.yaml`` of
-``experiments/kolmogorov2d``, ``smoke3d``, ``isotropic3d`` and ``darcy`` hold the arguments of the former. The default
-differs from the paper in these points:
+``experiments/kolmogorov2d``, ``smoke3d``, ``isotropic3d`` and ``darcy`` hold the arguments of the former. The corrected
+form, in the files ``factformer.yaml`` beside them, differs from the paper in these points (all but patches, positions
+and blending are the constructor's defaults):
 
 * the kernels are quadratures with unit-size queries and keys (:class:`ScaledKernels`), because the published start
   leaves the block's output to the epsilon of the norm, which depends on the resolution and, in three dimensions,
@@ -17,7 +18,8 @@ differs from the paper in these points:
   2024, arXiv 2412.18840), each result with a norm and an output map of its own;
 * a depthwise convolution beside the attention carries small scales: a kernel made of averages over planes cannot;
 * a feed-forward layer follows;
-* points are read and written in patches, which trades resolution inside the network for width.
+* points are read and written in patches, which trades resolution inside the network for width, and a small convolution
+  blends the borders of patches.
 """
 
 from __future__ import annotations
@@ -106,9 +108,9 @@ class FactFormer(Operator):
         decoder: last layers; :class:`Marching` if not given.
         blend: features of each point from which a convolution of three points makes the fields, across the borders of
             patches; 0 makes the fields patch by patch, which leaves a checkerboard in long rollouts.
-        recompute: what the backward pass computes again instead of keeping it: ``nothing``; ``products``, which is
-            the wide part of the attention and the latent frames, for a tenth more time; or ``layers``, all but the
-            layers' inputs.
+        recompute: what the backward pass computes again instead of keeping it: ``nothing``; ``products``, the values
+            of chained kernels and their products but for the last (parallel kernels have nothing to gain from it); or
+            ``layers``, all but the inputs of layers and latent frames.
 
     A good start for 2-D flows of 128^2 points: ``width=192, depth=4, heads=6, head_width=32, patch=2``.
     """
@@ -150,6 +152,11 @@ class FactFormer(Operator):
             raise ValueError(
                 f"frames, static, margin: got {frames}, {static}, {margin}; expected 0 or more, and a frame or a "
                 "static field to read."
+            )
+        if kernel_multiplier * head_width % 2:
+            raise ValueError(
+                f"kernel_multiplier, head_width: got {kernel_multiplier} and {head_width}; their product, the width of "
+                "queries and keys, must be even for the rotary encoding."
             )
         self.axes, self.channels, self.frames, self.steps = axes, channels, frames, steps
         self.static, self.condition = static, tuple(condition)
