@@ -3,8 +3,8 @@
 ``python experiments/speed/rollout.py [--checkpoint CKPT] [--json]`` rolls the operator of
 ``experiments/kolmogorov2d/factformer.yaml`` out, one call recorded as a CUDA graph on a GPU, and times the solver for
 the same physical time: at the surrogate's resolution and, where a trained checkpoint is given, at coarser ones with
-their errors, so that the two can be compared at equal accuracy. The solver launches its kernels one by one, which at one
-trajectory takes longer than running them: look at larger batches too. Errors are relative L2 after ``--frames`` frames
+their errors, so that the two can be compared at equal accuracy. The solver launches its kernels one by one, which takes
+longer than running them at one trajectory: look at larger batches too. Errors are relative L2 after ``--frames`` frames
 against the solver at ``--truth`` points per axis, from the same developed states; both start from exact data.
 """
 

@@ -110,8 +110,8 @@ class Trajectories(ABC):
         known = 0 <= trajectory < self.count
         if not (known and 0 <= start < stop <= self.length(trajectory) and step >= 1):
             raise ValueError(
-                f"{self.path}: asked for frames {start}:{stop}:{step} of trajectory {trajectory}; it holds {self.count} "
-                f"trajectories{f', and {self.length(trajectory)} frames of this one' if known else ''}."
+                f"{self.path}: asked for frames {start}:{stop}:{step} of trajectory {trajectory}; it holds "
+                f"{self.count} trajectories{f', and {self.length(trajectory)} frames of this one' if known else ''}."
             )
         values = self._read(trajectory, slice(start, stop, step))
         if not np.isfinite(values.sum(dtype=np.float64)):
