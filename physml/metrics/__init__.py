@@ -2,17 +2,28 @@
 
 from typing import Any
 
-from physml.metrics import pointwise, spectral, temporal
+from physml.metrics import pdebench, pointwise, spectral, temporal
 from physml.metrics.bootstrap import Interval, Units, bootstrap_interval
+from physml.metrics.pdebench import (
+    Bands,
+    band_rmse,
+    boundary_rmse,
+    conserved_rmse,
+    fourier_rmse,
+    maximum_error,
+)
 from physml.metrics.pointwise import (
     UndefinedMetric,
     average,
     correlation,
+    difference,
     divergence,
     linf,
     mae,
     nrmse,
+    relative_l1,
     relative_l2,
+    relative_linf,
     rmse,
     variance,
     vrmse,
@@ -20,27 +31,41 @@ from physml.metrics.pointwise import (
 from physml.metrics.spectral import log_spectral_error
 from physml.metrics.temporal import CorrelationTime, correlation_time, logarithmic_windows, window_means
 
-DEFINITIONS = {**pointwise.DEFINITIONS, **spectral.DEFINITIONS, **temporal.DEFINITIONS}
+DEFINITIONS = {
+    **pointwise.DEFINITIONS,
+    **pdebench.DEFINITIONS,
+    **spectral.DEFINITIONS,
+    **temporal.DEFINITIONS,
+}
 """One printable sentence for each metric, to be shown beside its numbers."""
 
 __all__ = [
     "DEFINITIONS",
+    "Bands",
     "CorrelationTime",
     "Interval",
     "RolloutError",
     "UndefinedMetric",
     "Units",
     "average",
+    "band_rmse",
     "bootstrap_interval",
+    "boundary_rmse",
+    "conserved_rmse",
     "correlation",
     "correlation_time",
+    "difference",
     "divergence",
+    "fourier_rmse",
     "linf",
     "log_spectral_error",
     "logarithmic_windows",
     "mae",
+    "maximum_error",
     "nrmse",
+    "relative_l1",
     "relative_l2",
+    "relative_linf",
     "rmse",
     "variance",
     "vrmse",

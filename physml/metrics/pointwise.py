@@ -42,6 +42,10 @@ DEFINITIONS: Mapping[str, str] = {
     f"{_FRAME}; undefined where a field is constant.",
     "relative_l2": "Relative L2 = sqrt(sum (x-y)^2 / sum y^2), sums over the frames 1..h of the horizon, all fluid "
     "points (quadrature-weighted) and all fields in physical units, per sample; no epsilon; known frames do not count.",
+    "relative_l1": "Relative L1 = sum |x-y| / sum |y|, sums over the frames 1..h of the horizon, all fluid points "
+    "(quadrature-weighted) and all fields in physical units, per sample; no epsilon; known frames do not count.",
+    "relative_linf": "Relative L-infinity = max |x-y| / max |y|, maxima over the frames 1..h of the horizon, all fluid "
+    "points and all fields in physical units, per sample; no epsilon; known frames do not count.",
     "divergence": "Divergence = sqrt(<(div u)^2> / <|grad u|^2>) per frame, <.> over points whose neighbours are "
     "fluid, no epsilon; zero for an incompressible flow up to the error of the derivatives; known frames do not count.",
 }
@@ -82,6 +86,17 @@ def variance(values: Tensor, grid: Grid) -> Tensor:
     values = values.to(torch.promote_types(values.dtype, torch.float32))
     points = math.prod(grid.shape) if grid.mask is None else int(grid.mask.sum())
     return _moment(values, grid) * (points / (points - 1) if points > 1 else math.nan)
+
+
+def difference(prediction: Tensor, truth: Tensor, grid: Grid) -> Tensor:
+    """``x - y`` with zero on solid points: ``(..., *space, C)`` twice gives the same shape in float32 or higher.
+
+    Raises:
+        ValueError: where the two have not the same shape, or it is not that of the grid.
+    """
+    x, y = _pair(prediction, truth, grid)
+    error = x - y
+    return error if grid.mask is None else torch.where(grid.mask.to(error.device)[..., None], error, 0)
 
 
 def nrmse(prediction: Tensor, truth: Tensor, grid: Grid) -> Tensor:
@@ -195,6 +210,45 @@ def relative_l2(prediction: Tensor, truth: Tensor, grid: Grid) -> Tensor:
     power = average(y.square(), grid).sum(dim=(-2, -1))
     _announce("relative_l2", power == 0, "the truth is zero everywhere")
     return (average((x - y).square(), grid).sum(dim=(-2, -1)) / power).sqrt()
+
+
+def relative_l1(prediction: Tensor, truth: Tensor, grid: Grid) -> Tensor:
+    """Error of a whole horizon, ``sum |x-y| / sum |y|`` with sums over frames, space and fields.
+
+    The fields enter with their physical units, as in :func:`relative_l2`; a few large errors weigh less than there.
+
+    Args:
+        prediction: ``x``, ``(..., T, *space, C)``; low precision is raised to float32.
+        truth: ``y``, the same shape.
+        grid: where they live.
+
+    Returns:
+        ``(...)``, one number for each sample. Inf or NaN, with a warning, where the truth is zero everywhere.
+
+    Source:
+        Herde et al. 2024, Poseidon (arXiv 2405.19101), who take one frame and the fields of one kind (the components of
+        a velocity), 1e-10 in place of a truth of zero, then the median over samples in per cent and a mean over kinds.
+    """
+    x, y = _pair(prediction, truth, grid)
+    size = average(y.abs(), grid).sum(dim=(-2, -1))
+    _announce("relative_l1", size == 0, "the truth is zero everywhere")
+    return average((x - y).abs(), grid).sum(dim=(-2, -1)) / size
+
+
+def relative_linf(prediction: Tensor, truth: Tensor, grid: Grid) -> Tensor:
+    """Error of a whole horizon, ``max |x-y| / max |y|`` with maxima over frames, fluid points and fields.
+
+    Args:
+        prediction: ``x``, ``(..., T, *space, C)``; low precision is raised to float32.
+        truth: ``y``, the same shape.
+        grid: where they live.
+
+    Returns:
+        ``(...)``, one number for each sample. Inf or NaN, with a warning, where the truth is zero everywhere.
+    """
+    size = linf(torch.zeros_like(truth), truth, grid).amax(dim=(-2, -1))
+    _announce("relative_linf", size == 0, "the truth is zero everywhere")
+    return linf(prediction, truth, grid).amax(dim=(-2, -1)) / size
 
 
 def divergence(values: Tensor, names: Sequence[str], grid: Grid) -> Tensor:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,18 +21,24 @@ from physml.metrics.pointwise import (
     UndefinedMetric,
     average,
     correlation,
+    difference,
     divergence,
     linf,
     mae,
     nrmse,
+    relative_l1,
     relative_l2,
+    relative_linf,
     rmse,
     variance,
     vrmse,
 )
 
 PER_FRAME = (nrmse, vrmse, rmse, mae, linf, correlation)
+HORIZON = (relative_l1, relative_l2, relative_linf)
 EPS = torch.finfo(torch.float64).eps
+WELL = json.loads((Path(__file__).parent / "golden_the_well.json").read_text("utf-8"))
+"""Numbers of the package the-well, written by ``tests/verify/make_golden_the_well.py``."""
 
 
 def grid_of(*shape: int) -> Grid:
@@ -69,6 +78,69 @@ def test_exact_values_in_one_two_and_three_dimensions(space: tuple[int, ...]) ->
     spiked[(..., *(1 for _ in space), 0)] += 7
     torch.testing.assert_close(linf(spiked, y, grid)[..., 0], 7 * one[..., 0], **exact)
     assert (linf(spiked, y, grid)[..., 1] == 0).all()
+
+
+def test_relative_errors_of_a_horizon_by_hand() -> None:
+    """Two frames of two points with one field, y = (1, -2), (3, -4) and x - y = (1, 0), (-2, 1).
+
+    sum |x-y| = 4 of sum |y| = 10; sum of squares 6 of 30; the largest 2 of 4.
+    """
+    grid, y = grid_of(2), torch.tensor([[1.0, -2.0], [3.0, -4.0]], dtype=torch.float64)[..., None]
+    x = y + torch.tensor([[1.0, 0.0], [-2.0, 1.0]], dtype=torch.float64)[..., None]
+    exact = {"rtol": 10 * EPS, "atol": 0.0}
+    for metric, number in ((relative_l1, 0.4), (relative_l2, math.sqrt(0.2)), (relative_linf, 0.5)):
+        torch.testing.assert_close(metric(x, y, grid).item(), number, **exact)
+    # As two fields of one frame the numbers are the same: both are summed over.
+    for metric in HORIZON:
+        assert metric(x.permute(2, 1, 0), y.permute(2, 1, 0), grid).item() == pytest.approx(
+            metric(x, y, grid).item(), rel=10 * EPS
+        )
+
+
+@pytest.mark.parametrize("metric", HORIZON, ids=lambda metric: metric.__name__)
+@pytest.mark.parametrize("space", [(24,), (6, 8), (4, 5, 6)])
+def test_relative_errors_scale_with_the_error_and_not_with_the_units(metric: Any, space: tuple[int, ...]) -> None:
+    grid, y, e = grid_of(*space), noise(2, 3, *space, 2), noise(2, 3, *space, 2, seed=1)
+    # A norm is homogeneous; a thousand units of rounding cover the sums.
+    exact = {"rtol": 1000 * EPS, "atol": 0.0}
+    one = metric(y + e, y, grid)
+    assert one.shape == (2,)
+    torch.testing.assert_close(metric(y - 0.25 * e, y, grid), 0.25 * one, **exact)
+    torch.testing.assert_close(metric(-60 * (y + e), -60 * y, grid), one, **exact)
+    torch.testing.assert_close(metric(0 * y, y, grid), torch.ones(2, dtype=torch.float64), **exact)
+
+
+def test_difference_is_checked_and_empty_in_the_solid() -> None:
+    mask = torch.tensor([True, True, False, True])
+    x, y = noise(2, 4, 3), noise(2, 4, 3, seed=1)
+    y[:, 2] = math.nan
+    error = difference(x, y, Grid(grid_of(4).axes, mask))
+    assert (error[:, 2] == 0).all()
+    assert torch.equal(error[:, mask], (x - y)[:, mask])
+    assert difference(x.bfloat16(), x.bfloat16(), grid_of(4)).dtype is torch.float32
+    with pytest.raises(ValueError, match="prediction: got shape"):
+        difference(x[:1], y, grid_of(4))
+
+
+@pytest.mark.parametrize("case", WELL["cases"], ids=lambda case: f"{len(case['space'])}d")
+def test_the_numbers_of_the_well(case: dict[str, Any]) -> None:
+    """Those of the package itself, and for nRMSE and r the factor by which they differ.
+
+    Its nRMSE adds 1e-7 to <y^2>; its r divides a biased covariance by unbiased deviations, hence S/(S-1).
+    """
+    x, y = (torch.tensor(case[name], dtype=torch.float64) for name in ("prediction", "truth"))
+    well = {name: torch.tensor(case[name], dtype=torch.float64) for name in case.keys() - {"space"}}
+    grid, points = grid_of(*case["space"]), math.prod(case["space"])
+    exact = {"rtol": 1e-12, "atol": 0.0}  # sums of two dozen numbers in double precision, in another order
+    for metric in (rmse, mae, linf, vrmse):
+        torch.testing.assert_close(metric(x, y, grid), well[metric.__name__], **exact)
+    torch.testing.assert_close(nrmse(x, y, grid), well["nrmse_without_epsilon"], **exact)
+    power = average(y.square(), grid)
+    torch.testing.assert_close(nrmse(x, y, grid) * (power / (power + 1e-7)).sqrt(), well["nrmse"], **exact)
+    r = correlation(x, y, grid)
+    torch.testing.assert_close(r * (points - 1) / points, well["pearson_without_epsilon"], **exact)
+    spread = (variance(x, grid) * variance(y, grid)).sqrt()
+    torch.testing.assert_close(r * (points - 1) / points * spread / (spread + 1e-7), well["pearson"], **exact)
 
 
 def test_shifted_sine() -> None:
@@ -120,7 +192,8 @@ def test_mask_equals_the_grid_without_the_solid_part() -> None:
         torch.testing.assert_close(
             metric(x, y, whole), metric(x[:, :5], y[:, :5], part), rtol=100 * EPS, atol=100 * EPS
         )
-    torch.testing.assert_close(relative_l2(x, y, whole), relative_l2(x[:, :5], y[:, :5], part), rtol=100 * EPS, atol=0)
+    for metric in HORIZON:
+        torch.testing.assert_close(metric(x, y, whole), metric(x[:, :5], y[:, :5], part), rtol=100 * EPS, atol=0)
 
 
 def test_no_fluid_gives_nan_and_a_warning() -> None:
@@ -173,8 +246,9 @@ def test_a_target_that_says_nothing_is_announced() -> None:
         assert nrmse(x, zero, grid).isinf().all()
     with pytest.warns(UndefinedMetric, match="nrmse"):
         assert nrmse(zero, zero, grid).isnan().all()
-    with pytest.warns(UndefinedMetric, match="relative_l2"):
-        assert relative_l2(x, zero, grid).isinf()
+    for metric in HORIZON:
+        with pytest.warns(UndefinedMetric, match=f"{metric.__name__}: 1 of 1 values .* zero"):
+            assert metric(x, zero, grid).isinf()
     with pytest.warns(UndefinedMetric, match="vrmse"):
         error = vrmse(x, constant, grid)
     # The variance is 0 up to rounding, which leaves the epsilon: a finite number, but not a relative error.
@@ -246,7 +320,7 @@ def test_clear_refusals() -> None:
 
 
 def test_every_metric_has_a_definition() -> None:
-    metrics = (*PER_FRAME, relative_l2, divergence)
+    metrics = (*PER_FRAME, *HORIZON, divergence)
     for metric in metrics:
         assert "known frames do not count" in pointwise.DEFINITIONS[metric.__name__]
     assert set(pointwise.DEFINITIONS) == {metric.__name__ for metric in metrics}
