@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import totals
 
 from physml.datasets import Arrays, Segment, open_trajectories
 from physml.datasets.trajectories import Trajectories
@@ -381,21 +381,13 @@ def test_arrays_without_a_mapping_are_refused(tmp_path: Path) -> None:
         open_trajectories(tmp_path / "data.physml.yaml")
 
 
-def read_there(data: Trajectories) -> float:
-    return float(data.read(2, 4, 5).sum(dtype=np.float64))
-
-
 @pytest.mark.parametrize("method", ["fork", "spawn"])
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of any thread; workers do it anyway
 def test_processes_open_the_files_themselves(method: str, tmp_path: Path) -> None:
     fields = {"a": {"array": "u", "channel": 0}, "b": {"array": "u", "channel": 1}}
     data = Arrays(mapped(tmp_path, file=written(tmp_path, ".h5", u=numbers()), fields=fields))
-    here = read_there(data)
+    here = float(data.read(2, 4, 5).sum(dtype=np.float64))
     assert b"h5py" not in pickle.dumps(data)
-    context: Any = multiprocessing.get_context(method)
-    with context.Pool(1) as pool:
-        assert pool.apply(read_there, (data,)) == here
-    assert read_there(data) == here
+    assert totals(data, (2, 4, 5), method, tmp_path) == [here] * 3
 
 
 def test_old_matlab_files_without_scipy_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

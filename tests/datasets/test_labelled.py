@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import multiprocessing
 import pickle
 import warnings
 from pathlib import Path
@@ -12,6 +11,7 @@ import xarray as xr
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from processes import totals
 from waves import make_store
 
 from physml.datasets import Labelled, Segment, TrajectoryStore, labelled, open_trajectories
@@ -341,22 +341,14 @@ def test_stores_of_physml_are_left_to_the_store(tmp_path: Path) -> None:
     assert labelled.recognises(written(tmp_path, "zarr2", weather(), "two"))
 
 
-def read_there(data: Trajectories) -> float:
-    return float(data.read(1, 2, 5).sum(dtype=np.float64))
-
-
 @pytest.mark.parametrize(
     ("method", "kind"), [("fork", "netcdf4"), ("fork", "netcdf3"), ("fork", "zarr3"), ("spawn", "netcdf4")]
 )
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # Python 3.12 warns of any thread; workers do it anyway
 def test_processes_open_the_files_themselves(method: str, kind: str, tmp_path: Path) -> None:
     data = Labelled(written(tmp_path, kind, weather()))
-    here = read_there(data)
+    here = float(data.read(1, 2, 5).sum(dtype=np.float64))
     assert b"xarray" not in pickle.dumps(data)
-    context: Any = multiprocessing.get_context(method)
-    with context.Pool(1) as pool:
-        assert pool.apply(read_there, (data,)) == here
-    assert read_there(data) == here
+    assert totals(data, (1, 2, 5), method, tmp_path) == [here] * 3
 
 
 @pytest.mark.parametrize("kind", ["netcdf3", "netcdf4"])
