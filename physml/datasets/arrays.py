@@ -54,7 +54,7 @@ from torch import Tensor
 from physml.datasets import mapping
 from physml.datasets.array_files import BROKEN, Stored, brief, open_array
 from physml.datasets.mapping import SUFFIX, Section
-from physml.datasets.trajectories import Statistics, Trajectories, measure
+from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
 _LEAD = ("trajectory", "time", "channel")
@@ -443,13 +443,7 @@ class Arrays(Trajectories):
 
     @cached_property
     def statistics(self) -> Statistics:  # type: ignore[override]  # an attribute, filled in when it is asked for
-        return measure(
-            self.layout,
-            self.segments["train"],
-            self.read,
-            parameters=self.parameters,
-            read_static=self.read_static,
-        )
+        return self.measured()
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]

@@ -60,7 +60,7 @@ import xarray as xr
 from physml.datasets import mapping
 from physml.datasets.array_files import BROKEN, brief
 from physml.datasets.mapping import SUFFIX, Section
-from physml.datasets.trajectories import Statistics, Trajectories, measure
+from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
 _SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf")
@@ -492,13 +492,7 @@ class Labelled(Trajectories):
 
     @cached_property
     def statistics(self) -> Statistics:  # type: ignore[override]  # an attribute, filled in when it is asked for
-        return measure(
-            self.layout,
-            self.segments["train"],
-            self.read,
-            parameters=self.parameters,
-            read_static=self.read_static,
-        )
+        return self.measured()
 
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]

@@ -47,7 +47,7 @@ import h5py
 import numpy as np
 
 from physml.datasets import hdf5
-from physml.datasets.trajectories import Statistics, Trajectories, measure
+from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Grid, Layout
 
 _AXES = "xyz"
@@ -143,8 +143,7 @@ class PDEBench(Trajectories):
 
     @cached_property
     def statistics(self) -> Statistics:  # type: ignore[override]  # an attribute that is found when first asked for
-        train = self.segments_of("train")
-        return measure(self.layout, train, self.read, parameters=self.parameters, read_static=self.read_static)
+        return self.measured()
 
     def _place(self, trajectory: int) -> tuple[int, _Part, int]:
         index = bisect_right(self._ends, trajectory)

@@ -153,6 +153,11 @@ class Trajectories(ABC):
             )
         return values
 
+    def measured(self) -> Statistics:
+        """The statistics, found by reading the training split once."""
+        train = self.segments_of("train")
+        return measure(self.layout, train, self.read, parameters=self.parameters, read_static=self.read_static)
+
     def segments_of(self, split: str) -> tuple[Segment, ...]:
         """The segments of a split; a misspelt split is one clear error."""
         if split not in self.segments:

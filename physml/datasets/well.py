@@ -166,9 +166,7 @@ class TheWell(Trajectories):
     def statistics(self) -> Statistics:  # type: ignore[override]  # an attribute that is found when first asked for
         train = self.segments_of("train")
         published = None if self._solid else self._published()
-        if published is not None:
-            return self._completed(train, *published)
-        return measure(self.layout, train, self.read, parameters=self.parameters, read_static=self.read_static)
+        return self.measured() if published is None else self._completed(train, *published)
 
     def _place(self, trajectory: int) -> tuple[int, _Part, int]:
         index = bisect_right(self._ends, trajectory)
