@@ -32,7 +32,8 @@ def test_obstacles_stay_empty() -> None:
     emulator.learn(Origin(layout, STATISTICS))
     frames = emulator(torch.randn(1, 1, 16, 16, 1))
     assert float(frames.detach()[:, :, ~mask].abs().max()) < 1e-6  # mean - mean in fp32
-    assert float(frames.detach()[:, :, mask].abs().min()) > 0
+    # a single value may be zero by chance, where the mean cancels it
+    assert float((frames.detach()[:, :, mask] != 0).float().mean()) > 0.99
 
 
 def test_data_of_another_kind_are_refused() -> None:
