@@ -32,6 +32,7 @@ VARIANTS: dict[str, list[Any]] = {
     "depth-6": [OPERATOR + "depth", 6],
     "half-rate": ["--model.optimizer.init_args.lr", 1e-3],
     "double-rate": ["--model.optimizer.init_args.lr", 4e-3],
+    "batch-16": ["--data.init_args.batch_size", 16],
     "noise": ["--model.objective.init_args.noise", 0.01],
     "one-call": ["--model.objective.init_args.calls", 1],
     "two-calls-throughout": ["--model.objective.init_args.chained_from", 0.0],

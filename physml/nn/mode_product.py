@@ -47,7 +47,8 @@ def mode_product(kernel: Tensor, values: Tensor, axis: int) -> Tensor:
             f"{tuple(values.shape)}; expand what is shared."
         )
     kernel = kernel.to(values.dtype)
-    if triton_kernels is not None and values.is_cuda and values.dtype in (torch.bfloat16, torch.float16):
+    half = values.dtype in (torch.bfloat16, torch.float16)
+    if triton_kernels is not None and values.is_cuda and half and values[0].numel() < triton_kernels.MOST:
         return triton_kernels.mode_product(kernel, values, axis)
     space = string.ascii_lowercase[:d]
     out = space.replace(space[axis], "z")

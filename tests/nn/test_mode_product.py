@@ -28,6 +28,9 @@ KERNEL_CASES: dict[str, tuple[int, tuple[int, ...], int, int]] = {
     "one head": (2, (17, 9), 1, 4),
     "many rows": (1, (70, 3), 2, 8),  # several blocks of 16 rows; the other kernel has blocks of 128
     "whole blocks": (1, (64, 5), 1, 8),
+    "whole tiles of 64": (1, (64, 4), 2, 32),  # nothing is masked
+    "whole tiles of 128": (2, (128, 2), 1, 64),
+    "tiles of 128 and 256": (1, (256, 3), 1, 4),  # masked columns
     "one point": (2, (1, 19), 2, 3),
     "many columns": (1, (4, 18, 17), 2, 8),  # 2448 columns along the first axis: ten blocks, three shares
     "cube": (2, (5, 6, 7), 3, 4),
