@@ -87,7 +87,8 @@ class Training(LightningModule):
         optimizer: makes the optimiser from the parameters.
         schedule: of the learning rate; constant if ``None``.
         assessment: what validation and test compute; a rollout of 16 frames if not given.
-        compile: compile the operator with ``torch.compile``.
+        compile: compile the operator with ``torch.compile``; validation and test run as written, because compiling
+            them too takes longer than they do.
         capture: record forward and backward pass as a CUDA graph and replay it: for networks whose kernels are shorter
             than their launches. On one GPU, without ``accumulate_grad_batches``; without effect on a CPU.
         budget: seconds of training, in place of ``trainer.max_steps``. Counted are the steps and the waiting for data;
@@ -351,13 +352,17 @@ class Training(LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        self.assessment.update(self.emulator, batch)
+        self._assess(batch)
 
     def on_validation_epoch_end(self) -> None:
         self._report("val")
 
     def test_step(self, batch: Batch, batch_idx: int) -> None:
-        self.assessment.update(self.emulator, batch)
+        self._assess(batch)
+
+    def _assess(self, batch: Batch) -> None:
+        with torch.compiler.set_stance("force_eager"):
+            self.assessment.update(self.emulator, batch)
 
     def on_test_epoch_end(self) -> None:
         self._report("test")

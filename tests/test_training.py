@@ -350,6 +350,20 @@ def test_a_recorded_run_is_the_same_run(
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+def test_training_compiles_and_validation_does_not(store: TrajectoryStore, tmp_path: Path) -> None:
+    compiled: list[bool] = []
+
+    def backend(graph: torch.fx.GraphModule, example: list[Any]) -> Any:
+        compiled.append(torch.is_grad_enabled())
+        return graph.forward
+
+    made = module(objective=NextStep())
+    made.emulator.operator.compile(backend=backend)
+    trainer(tmp_path, steps=4, val_check_interval=2).fit(made, datamodule=data(store), weights_only=True)
+    torch.compiler.reset()
+    assert compiled and all(compiled)
+
+
 def test_a_budget_ends_the_run_and_drives_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each step of a false clock takes a second; validation and checkpoints take a thousand and do not count."""
     now = [0.0]
