@@ -350,6 +350,7 @@ def test_a_recorded_run_is_the_same_run(
         torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute")  # of the tracing
 def test_training_compiles_and_validation_does_not(store: TrajectoryStore, tmp_path: Path) -> None:
     compiled: list[bool] = []
 
