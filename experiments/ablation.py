@@ -27,7 +27,7 @@ VARIANTS: dict[str, list[Any]] = {
     "no-positions": [OPERATOR + "positions", "null"],
     "states": ["--model.normaliser", "{class_path: physml.normalise.Standardise}"],
     "no-patches": [OPERATOR + "patch", 1, OPERATOR + "width", 96, OPERATOR + "heads", 3],
-    "patch-4": [OPERATOR + "patch", 4, OPERATOR + "width", 384, OPERATOR + "heads", 12],
+    "patch-2": [OPERATOR + "patch", 2, OPERATOR + "width", 192, OPERATOR + "heads", 6],
     "no-blend": [OPERATOR + "blend", 0],
     "depth-6": [OPERATOR + "depth", 6],
     "half-rate": ["--model.optimizer.init_args.lr", 1e-3],

@@ -112,7 +112,7 @@ class FactFormer(Operator):
             of chained kernels and their products but for the last (parallel kernels have nothing to gain from it); or
             ``layers``, all but the inputs of layers and latent frames.
 
-    A good start for 2-D flows of 128^2 points: ``width=192, depth=4, heads=6, head_width=32, patch=2``.
+    A good start for 2-D flows of 128^2 points: ``width=384, depth=4, heads=12, head_width=32, patch=4``.
     """
 
     def __init__(
