@@ -55,9 +55,7 @@ def _multiply(  # type: ignore[no-untyped-def]
     if WHOLE:
         tl.store(result + there, total.to(result.dtype.element_ty))
     else:
-        tl.store(
-            result + there, total.to(result.dtype.element_ty), mask=(rows[:, None] < S) & (columns[None, :] < N)
-        )
+        tl.store(result + there, total.to(result.dtype.element_ty), mask=(rows[:, None] < S) & (columns[None, :] < N))
 
 
 @triton.jit

@@ -21,9 +21,11 @@ from physml.nn.factorised import (
     ScaledKernels,
     axis_mean,
 )
+from physml.nn.padding import pad
 from physml.nn.positional import FourierFeatures, Harmonics
 from physml.operators import FactFormer
 from physml.operators.factformer import (
+    Blend,
     CoarseBranch,
     FactorisedAttention,
     Marching,
@@ -458,3 +460,16 @@ def test_the_published_head_is_a_group_norm_and_grouped_convolutions() -> None:
 def test_a_steady_decoder_gives_one_frame() -> None:
     with pytest.raises(ValueError, match="one frame"):
         small(decoder=SteadyDecoder(), steps=2)
+
+
+@pytest.mark.parametrize("kinds", ["ppp", "www", "opw"])
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_blending_is_the_convolution_whose_weights_it_holds(axes: int, kinds: str) -> None:
+    named = {"p": Boundary.PERIODIC, "w": Boundary.WALL, "o": Boundary.OPEN}
+    space = (5, 4, 1)[:axes]  # an axis of one point, too
+    along = zip("xyz", space, kinds, strict=False)
+    grid = Grid(tuple(Axis(name, torch.arange(n) * 1.0, named[kind], float(n)) for name, n, kind in along))
+    blend = Blend(6, 2, axes).double()
+    x = torch.randn(3, *space, 6, dtype=torch.float64)
+    expected = blend.kernel(pad(x.movedim(-1, 1), 1, grid.boundaries)).movedim(1, -1)
+    torch.testing.assert_close(blend(x, grid), expected, rtol=0, atol=1e-13)  # sums of 162 numbers below one

@@ -13,10 +13,9 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from physml.configured import Configured
-from physml.fields import Grid
-from physml.nn.folding import layer_norm_map, scaled_map
+from physml.fields import Boundary, Grid
+from physml.nn.folding import layer_norm_map, scaled_map, widened
 from physml.nn.mlp import MLP
-from physml.nn.padding import pad
 
 
 class Lift(Configured):
@@ -291,5 +290,19 @@ class Blend(nn.Module):
         self.kernel = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[axes - 1](features, channels, 3)
 
     def forward(self, x: Tensor, grid: Grid) -> Tensor:
-        """``(B, *space, features)`` to ``(B, *space, channels)``."""
-        return self.kernel(pad(x.movedim(-1, 1), 1, grid.boundaries)).movedim(1, -1)
+        """``(B, *space, features)`` to ``(B, *space, channels)``, in single precision at least."""
+        weight, bias = widened(self.kernel.weight), self.kernel.bias
+        assert bias is not None
+        # every point's share in itself and its neighbours by one product, then sums of neighbours: convolutions of few
+        # channels take libraries many times as long as reading the field
+        taps = weight.movedim((0, 1), (-2, -1))  # (3, .., channels, features)
+        with torch.autocast(x.device.type, enabled=False):
+            y = functional.linear(widened(x), taps.flatten(0, -2)).unflatten(-1, taps.shape[:-1])
+        for axis, boundary in enumerate(grid.boundaries, start=1):
+            below, here, above = y.unbind(len(grid.axes) + 1)  # the taps of this axis are the first that are left
+            n = here.shape[axis]
+            ends = (n - 1, 0) if boundary is Boundary.PERIODIC else (0, n - 1)
+            first, last = below.narrow(axis, ends[0], 1), above.narrow(axis, ends[1], 1)
+            y = here + torch.cat([first, below.narrow(axis, 0, n - 1)], axis)
+            y = y + torch.cat([above.narrow(axis, 1, n - 1), last], axis)
+        return y + bias
