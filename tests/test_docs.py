@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 import yaml
 
 from physml.cli.main import main, parse
+from physml.datasets import open_trajectories
 from physml.metrics import DEFINITIONS as METRICS
 from physml.results import DEFINITIONS as RESULTS
 
@@ -48,7 +50,10 @@ def blocks(page: Path) -> list[Block]:
 
 def commands(page: Path) -> list[str]:
     """Lines of shell that call ``physml``, continued lines joined, without comments."""
-    shell = "".join(block.text for block in blocks(page) if block.language == "sh" and "not run" not in block.mark)
+    return lines("".join(b.text for b in blocks(page) if b.language == "sh" and "not run" not in b.mark))
+
+
+def lines(shell: str) -> list[str]:
     return [
         line for line in shell.replace("\\\n", " ").splitlines() if line.startswith("physml ") and "--help" not in line
     ]
@@ -60,7 +65,8 @@ def table(page: str) -> dict[str, str]:
     return dict(rows)
 
 
-def run(page: Path) -> None:
+def run(page: Path, *, shell: bool = False) -> None:
+    """What a page says in Python; with ``shell`` its command lines too, each in its turn."""
     module = types.ModuleType(f"page_{page.stem}")  # a place that class paths can name
     sys.modules[module.__name__] = module
     for block in blocks(page):
@@ -68,6 +74,9 @@ def run(page: Path) -> None:
             Path(block.mark.removeprefix("file: ")).write_text(block.text)
         elif block.language == "python" and "not run" not in block.mark:
             exec(compile("\n" * block.line + block.text, str(page), "exec"), vars(module))
+        elif shell and block.language == "sh" and "not run" not in block.mark:
+            for line in lines(block.text):
+                assert main(shlex.split(line, comments=True)[1:]) == 0, line
     plt.close("all")
 
 
@@ -95,7 +104,10 @@ def demonstrate(folder: Path) -> None:
     module.demonstrate(module.SMALLEST, Path("data/kolmogorov2d"), Path("runs/demo"))
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page.stem != "tutorial"], ids=lambda page: page.stem)
+OWN = ("tutorial", "bring_your_own")  # pages with a test of their own
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.stem not in OWN], ids=lambda page: page.stem)
 def test_python_and_commands_of_a_page(page: Path, folder: Path) -> None:
     run(page)
     for line in commands(page):
@@ -105,6 +117,22 @@ def test_python_and_commands_of_a_page(page: Path, folder: Path) -> None:
 def test_python_and_commands_of_the_tutorial(folder: Path) -> None:
     demonstrate(folder)
     test_python_and_commands_of_a_page(ROOT / "docs/tutorial.md", folder)
+
+
+def test_three_commands_lead_from_a_file_to_a_report(folder: Path) -> None:
+    page = ROOT / "docs/bring_your_own.md"
+    run(page, shell=True)
+    assert len(commands(page)) == 9  # for each of three files
+    for file in ("cells.physml.yaml", "waves.physml.yaml", "weather.nc"):
+        name = file.partition(".")[0]
+        report = folder / "results" / name / "report" / "index.html"
+        assert name in report.read_text("utf-8")
+        [model] = json.loads(report.with_name("metrics.json").read_text("utf-8"))["models"]
+        data = open_trajectories(file)
+        [segment, *_] = data.segments_of("test")
+        u = data.read(segment.trajectory, segment.start, segment.start + 10)  # two known frames, eight to predict
+        still = np.linalg.norm(u[2:] - u[1]) / np.linalg.norm(u[2:])
+        assert model["row"]["relative_l2_8"]["value"] < 0.5 * still  # it learned more than that nothing changes
 
 
 @pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda path: f"{path.parent.name}-{path.stem}")

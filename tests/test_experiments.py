@@ -46,7 +46,11 @@ def test_an_experiment_is_counted_without_data(path: Path, capsys: pytest.Captur
 
 @pytest.mark.parametrize(
     "path",
-    [path for path in EXPERIMENTS if path.parent.name in ("demo", "cylinder_wake") or name_of(path) == "darcy/fno"],
+    [
+        path
+        for path in EXPERIMENTS
+        if path.parent.name in ("demo", "cylinder_wake", "real") or name_of(path) == "darcy/fno"
+    ],
     ids=name_of,
 )
 def test_a_small_experiment_takes_a_step(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,6 +59,11 @@ def test_a_small_experiment_takes_a_step(path: Path, tmp_path: Path, monkeypatch
     channels, data = tree["model"]["operator"]["init_args"]["channels"], tree["data"]["init_args"]
     if channels == 1 and path.parent.name == "demo":
         data |= {"store": make_store(tmp_path / "tiny.zarr", frames=24, shape=(32, 32)).path, "shape": [32, 32]}
+    elif path.parent.name == "real":  # the store is a mapping file of this repository, and names a file of the data
+        data["store"] = str(ROOT / data["store"])
+        needed = yaml.safe_load(Path(data["store"]).read_text())["file"]
+        if not (Path(os.environ.get("PHYSML_DATA") or "data") / needed).is_file():
+            pytest.skip(f"PHYSML_DATA is not set to a folder with {needed}")
     elif not (Path(os.environ.get("PHYSML_DATA") or "data") / data["store"]).is_dir():
         pytest.skip(f"PHYSML_DATA is not set to a folder with {data['store']}")
     tree["trainer"] |= {"max_steps": 1, "limit_val_batches": 1, "val_check_interval": 1, "enable_progress_bar": False}

@@ -25,7 +25,7 @@ CONDA = {"matplotlib-base": "matplotlib", "pytorch": "torch", "pytorch-geometric
 # For data formats, and for operators on clouds and meshes, that are not there yet.
 AWAITED = {"h5py", "torch-geometric"}
 # Imported where it is there, and done without elsewhere.
-OPTIONAL = {"scipy", "triton"}
+OPTIONAL = {"fsspec", "scipy", "triton"}
 # Brought along by builds of torch for a certain accelerator, which pin them themselves.
 BUILDS = re.compile(r"nvidia-|cuda-|triton|pytorch-triton")
 # Code that belongs to one machine, and hosts that packages come from: both are for the user to choose.

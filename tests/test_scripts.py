@@ -38,6 +38,23 @@ def test_speed_measures_steps(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Ca
     assert told["matrix_tflops"] > 0 and told["copy_tbps"] > 0
 
 
+def test_speed_measures_reading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    script = loaded("speed/run.py", monkeypatch)
+    line = ["run.py", "loader", "--json", "--points", "16", "--windows", "8", "--soak", "160"]
+    monkeypatch.setattr(sys, "argv", line)
+    assert script.main() == 0
+    told = json.loads(capsys.readouterr().out)
+    [size] = told["sizes"]
+    assert {"physml, The Well", "physml, store"} <= {row["source"] for row in size["rows"]}
+    for row in size["rows"]:
+        assert row["window_mb"] == 8 * 16 * 16 * 5 * 4 / 1e6
+        assert min(row["first_window_ms"], row["warm"]["windows_per_s"], *row["cold"].values()) > 0
+        assert len(row["memory"]["curve_mib"]) >= 10 and row["memory"]["spread"] >= 0
+    by_well, by_store = (size["rows"][at]["warm"] for at in (0, 1))
+    assert by_well["read"] > 0 == by_well["decode"] < by_store["decode"]
+    assert script.loader.table(told).count("16²") == len(size["rows"])
+
+
 def test_every_speed_case_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
     import torch
 

@@ -3,7 +3,7 @@
 ``python experiments/speed/run.py NAME... [--json]`` measures the named cases on the GPU, or on the CPU at a size that a
 CPU can do. A training step is forward, loss, backward and AdamW. Times are medians of repeated steps after a warm-up,
 by CUDA events on a GPU; memory is the peak the allocator handed out. The two ceilings, a large matrix product and a
-large copy, are measured in the same run.
+large copy, are measured in the same run. The name ``loader`` measures reading instead: see ``loader.py``.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import loader
 import torch
 import yaml
 from torch import Tensor
@@ -216,15 +217,23 @@ def measure(
 def main() -> int:
     """Measure what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("names", nargs="*", default=["published-256"], help=f"of {', '.join(CASES)}")
+    parser.add_argument("names", nargs="*", default=["published-256"], help=f"of {', '.join(CASES)}; or loader")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     parser.add_argument("--precision", choices=["bf16", "fp32"], default="bf16")
     parser.add_argument("--eager", action="store_true", help="without torch.compile; a GPU replays CUDA graphs anyway")
     parser.add_argument("--repeats", type=int, default=20)
+    reading = parser.add_argument_group("of the case loader")
+    reading.add_argument("--points", type=int, nargs="+", default=[64, 256], help="of each axis of a frame")
+    reading.add_argument("--windows", type=int, default=160, help="that are read for each figure of the largest frame")
+    reading.add_argument("--soak", type=int, default=10_000, help="windows of the memory curve")
     given = parser.parse_args()
+    if given.names == ["loader"]:
+        told = loader.run(given.points, given.windows, given.soak)
+        print(json.dumps(told) if given.json else loader.table(told))
+        return 0
     unknown = [name for name in given.names if name not in CASES]
     if unknown:
-        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}, and loader, alone")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     rows = []
     for name in given.names:

@@ -175,7 +175,7 @@ def explain(error: BaseException) -> UserError | None:
             expected="a .ckpt file that 'physml fit' wrote to the end",
         )
     if kind == "JSONDecodeError":
-        return UserError(f"broken JSON: {text}", hint="if it belongs to a store: 'physml data inspect PATH'")
+        return UserError(f"broken JSON: {text}", hint="if it belongs to a store: 'physml data check PATH'")
     if isinstance(error, UnicodeDecodeError):
         return UserError(f"not a text file: {text}")
     if kind == "MisconfigurationException":
@@ -187,10 +187,10 @@ def explain(error: BaseException) -> UserError | None:
         )
     if "blosc decompression" in text or "checksum" in text.lower():
         return UserError(
-            f"a stored chunk is damaged: {text}", hint="'physml data inspect PATH' tells which; copy or make it again"
+            f"a stored chunk is damaged: {text}", hint="'physml data check PATH' tells which; copy or make it again"
         )
     if home in ("zarr", "numcodecs"):
-        return UserError(f"the store cannot be used: {text}", hint="look at it with 'physml data inspect PATH'")
+        return UserError(f"the store cannot be used: {text}", hint="'physml data check PATH' says all that is wrong")
     if isinstance(error, ValueError) or home in ("jsonargparse", "argparse", "yaml"):
         return UserError(text or kind)
     return None

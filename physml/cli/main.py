@@ -19,6 +19,8 @@ from physml.cli.errors import UserError, did_you_mean, missing, nearest, report
 
 PERSISTENCE = "persistence"
 """Instead of a checkpoint of ``physml rollout``: the forecast that nothing changes, which needs no training."""
+FORMATS = ("zarr", "well", "pdebench", "npy")
+"""Of what ``physml data make`` writes: our own store, or files in the layout of other programs."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,11 @@ class Parser(argparse.ArgumentParser):
 # ------------------------------------------------------------------------------------------------- values of options
 
 
+def _data(text: str) -> Path | str:
+    """Where a data set lies: a path, or a URL as it is, which a path would change."""
+    return text if "://" in text else Path(text)
+
+
 def _count(text: str) -> int:
     try:
         number = int(text)
@@ -127,7 +134,7 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 def _rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of 'physml fit', or: persistence")
-    parser.add_argument("--data", type=Path, required=True, metavar="STORE", help="where the first frames come from")
+    parser.add_argument("--data", type=_data, required=True, metavar="STORE", help="where the first frames come from")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     start = parser.add_mutually_exclusive_group()
     start.add_argument("--start", type=_indices, metavar="0,10", help="frames of each trajectory to start at")
@@ -140,8 +147,9 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
-    parser.add_argument("--truth", type=Path, metavar="STORE", help="the data; if not given, those it started from")
+    parser.add_argument("--truth", type=_data, metavar="STORE", help="the data; if not given, those it started from")
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--report", action="store_true", help="also write a page with figures, DIR/report/index.html")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
@@ -151,7 +159,7 @@ def _compare(parser: argparse.ArgumentParser) -> None:
 
 def _plot_rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
-    parser.add_argument("--truth", type=Path, metavar="STORE", help="the data, to show beside it")
+    parser.add_argument("--truth", type=_data, metavar="STORE", help="the data, to show beside it")
     parser.add_argument("--sample", type=_index, default=0, metavar="I", help="which of the starts (default: 0)")
     parser.add_argument("--field", metavar="NAME", help="which field (default: the first)")
 
@@ -177,11 +185,36 @@ def _data_make(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("name", metavar="NAME", help=", ".join(data_names()) or "a solver or a source")
     parser.add_argument("-c", "--config", type=Path, metavar="YAML", help="a recipe with the options")
     parser.add_argument("--out", type=Path, metavar="STORE", help="the store to write")
+    parser.add_argument(
+        "--format", choices=FORMATS, metavar="|".join(FORMATS), help="of what is written (default: zarr, our own store)"
+    )
     parser.add_argument_group("options", "those of the solver or the source: --trajectories 20 --reynolds 500 ...")
 
 
+def _data_path(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=_data, metavar="PATH", help="a store, a file or a folder of files")
+    parser.add_argument("--window", type=_count, default=8, metavar="N", help="frames read together (default: 8)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
 def _data_inspect(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("path", type=Path, metavar="PATH", help="a store or a folder of files")
+    _data_path(parser)
+    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw it: .png, .pdf or .svg")
+    parser.add_argument("--trajectory", type=_index, default=0, metavar="I", help="which one to draw (default: 0)")
+
+
+def _data_convert(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=_data, metavar="SRC", help="a data set of any format that is read")
+    parser.add_argument("store", type=Path, metavar="DST", help="the store to write, NAME.zarr")
+    parser.add_argument("--map", type=Path, metavar="FILE", help="a mapping file that says what the arrays of SRC mean")
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that write (default: 1)")
+
+
+def _data_stats(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", type=_data, metavar="PATH", help="a store or a folder of files")
+    parser.add_argument("--split", default="train", help="split to measure (default: train)")
+    parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that read (default: 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _doctor(parser: argparse.ArgumentParser) -> None:
@@ -220,7 +253,7 @@ COMMANDS: dict[str, Command] = {
         "physml.cli.results_commands:rollout",
     ),
     "evaluate": Command(
-        _USE, "measure a rollout against the truth", "X.zarr [--truth STORE] --out DIR",
+        _USE, "measure a rollout against the truth", "X.zarr [--truth STORE] --out DIR [--report]",
         "x.zarr --out results/factformer", _evaluate, "physml.cli.results_commands:evaluate",
     ),
     "compare": Command(
@@ -246,13 +279,27 @@ COMMANDS: dict[str, Command] = {
     ),
     "data make": Command(
         _DATA, "solve an equation, or convert foreign files, into a store",
-        "NAME [-c YAML] [--out STORE] [--OPTION VALUE ...]",
+        f"NAME [-c YAML] [--out STORE] [--format {'|'.join(FORMATS)}] [--OPTION VALUE ...]",
         "kolmogorov2d --trajectories 20 --frames 48 --reynolds 200 --out demo.zarr", _data_make,
         "physml.cli.data_commands:make",
     ),
     "data inspect": Command(
-        _DATA, "say what a data set holds, and whether it is whole", "PATH",
-        "kolmogorov2d/demo.zarr", _data_inspect, "physml.cli.data_commands:inspect",
+        _DATA, "say what a data set holds, and draw it",
+        "PATH [--picture FILE] [--trajectory I] [--window N] [--json]",
+        "kolmogorov2d/demo.zarr --picture demo.png", _data_inspect, "physml.cli.inspection:inspect",
+    ),
+    "data check": Command(
+        _DATA, "read a data set once and say all that is wrong with it", "PATH [--window N] [--json]",
+        "kolmogorov2d/demo.zarr", _data_path, "physml.cli.inspection:check",
+    ),
+    "data convert": Command(
+        _DATA, "write a data set of any format to a store, or continue where it stopped",
+        "SRC DST [--map FILE] [--workers N]",
+        "kolmogorov2d/demo.zarr copy.zarr --workers 4", _data_convert, "physml.cli.conversion_commands:convert",
+    ),
+    "data stats": Command(
+        _DATA, "measure the fields of a split: mean, deviation, range", "PATH [--split train] [--workers N] [--json]",
+        "kolmogorov2d/demo.zarr --split test", _data_stats, "physml.cli.conversion_commands:stats",
     ),
     "doctor": Command(
         _MACHINE, "say what this machine has, and what would fail on it", "[--json] [--full]",
@@ -420,7 +467,7 @@ def _known_data(name: str) -> None:
 def _check_paths(arguments: argparse.Namespace) -> None:
     """Whether what is read exists and what is written can be written."""
     given: dict[str, Any] = vars(arguments)
-    for name, kind in (("config", "file"), ("checkpoint", "checkpoint"), ("rollout", "rollout")):
+    for name, kind in (("config", "file"), ("checkpoint", "checkpoint"), ("rollout", "rollout"), ("map", "file")):
         path = given.get(name)
         if path is None or (name == "checkpoint" and given["command"] == "rollout" and str(path) == PERSISTENCE):
             continue
@@ -438,9 +485,15 @@ def _check_paths(arguments: argparse.Namespace) -> None:
             _check_store(path)
     if given.get("out") is not None:
         check_writable(given["out"], folder=given["command"] in ("evaluate", "compare"))
+    if given.get("picture") is not None:
+        check_writable(given["picture"], option="--picture")
+    if given.get("store") is not None:
+        check_writable(given["store"], option="DST")
 
 
-def _check_store(path: Path) -> None:
+def _check_store(path: Path | str) -> None:
+    if isinstance(path, str):
+        return  # a URL; opening it asks
     root = Path(os.environ.get("PHYSML_DATA") or "data")
     if path.exists() or (root / path).exists():
         return
@@ -449,13 +502,13 @@ def _check_store(path: Path) -> None:
     raise UserError(f"no data set {path}" + ("" if path.is_absolute() else f", nor {root / path}"), hint=near or remedy)
 
 
-def check_writable(path: Path, *, folder: bool = False) -> None:
+def check_writable(path: Path, *, folder: bool = False, option: str = "--out") -> None:
     """Refuse a file (or a ``folder``) that cannot be written, before anything is computed; leaves nothing behind."""
     there = path if folder or path.is_dir() else path.parent
     while not os.path.lexists(there):
         there = there.parent
     if not there.is_dir():
-        raise UserError(f"--out {path}: {there} is no folder", expected="a path in a folder")
+        raise UserError(f"{option} {path}: {there} is no folder", expected="a path in a folder")
     try:
         import tempfile
 
@@ -463,7 +516,7 @@ def check_writable(path: Path, *, folder: bool = False) -> None:
     except OSError as problem:
         why = problem.strerror or str(problem)
         raise UserError(
-            f"--out {path}: cannot write in {there} ({why})", expected="a place that can be written to"
+            f"{option} {path}: cannot write in {there} ({why})", expected="a place that can be written to"
         ) from None
 
 
@@ -508,7 +561,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one line; never raises for a mistake in it.
 
     Returns:
-        The exit code: 0, 2 for a mistake or an obstacle, 130 for Ctrl-C, 1 for a failure that no one foresaw.
+        The exit code: 0, 2 for a mistake or an obstacle, 130 for Ctrl-C, 1 for a failure that no one foresaw, and
+        where ``data check`` finds errors.
     """
     words = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in words

@@ -69,7 +69,7 @@ def rollout(arguments: argparse.Namespace) -> int:
 
 
 def evaluate(arguments: argparse.Namespace) -> int:
-    """Measure a rollout, save the results, print the table and what its numbers mean."""
+    """Measure a rollout, save the results, print the table and what its numbers mean; make a page if asked."""
     check_writable(arguments.out, folder=True)
     _same_rollout(arguments.out, arguments.rollout)
     device = _device()
@@ -79,8 +79,11 @@ def evaluate(arguments: argparse.Namespace) -> int:
     folder = save_results(results, arguments.out)
     for text in dict.fromkeys(str(item.message) for item in caught):
         print(f"note: {text}", file=sys.stderr)
-    print(report.table({folder.resolve().name: results}))
+    name = folder.resolve().name
+    print(report.table({name: results}))
     print(f"\nwrote {folder / 'results.zarr'} and {folder / 'metrics.json'}")
+    if arguments.report:
+        print(f"wrote {report.write_report(folder / 'report', {name: results}, truth=arguments.truth, title=name)}")
     return 0
 
 

@@ -334,6 +334,7 @@ def info(arguments: argparse.Namespace) -> int:
 
     from physml import cost
     from physml.configured import rebuild
+    from physml.datasets import open_trajectories
     from physml.emulator import Emulator
     from physml.fields import Boundary
     from physml.normalise import Normaliser
@@ -342,11 +343,17 @@ def info(arguments: argparse.Namespace) -> int:
 
     model, data = experiment.tree["model"], experiment.tree["data"].get("init_args", {})
     shape = tuple(data.get("shape") or ())
-    if not shape:
-        raise UserError(
-            "data.init_args.shape: not given", where=experiment.where("data"), expected="points of each axis"
-        )
     boundaries = tuple(Boundary(kind) for kind in data.get("boundaries") or ["periodic"] * len(shape))
+    if not shape:
+        try:
+            points = open_trajectories(data.get("store", "")).layout.grid
+        except FileNotFoundError:
+            raise UserError(
+                "data.init_args.shape: not given, and the data are not there to tell",
+                where=experiment.where("data"),
+                expected="points of each axis, or data",
+            ) from None
+        shape, boundaries = points.shape, boundaries or points.boundaries
     batch = int(data.get("batch_size", 8))
     with torch.device("meta"):
         emulator = Emulator(rebuild(model["operator"], Operator), rebuild(model["normaliser"], Normaliser))
@@ -354,7 +361,7 @@ def info(arguments: argparse.Namespace) -> int:
     if len(shape) != operator.axes:
         raise UserError(
             f"data.init_args.shape: got {len(shape)} axes, the operator has axes={operator.axes}",
-            where=experiment.where("data.init_args.shape"),
+            where=experiment.where("data.init_args.shape" if data.get("shape") else "data.init_args.store"),
         )
     objective = rebuild(model["objective"], Objective)
     objective.check(operator.steps)

@@ -6,8 +6,9 @@ from physml.datasets.arrays import Arrays
 from physml.datasets.cylinder_wake import CylinderWake
 from physml.datasets.darcy import DarcyFlow
 from physml.datasets.labelled import Labelled
-from physml.datasets.opening import data_root, open_trajectories
+from physml.datasets.opening import open_trajectories
 from physml.datasets.pdebench import PDEBench
+from physml.datasets.places import data_root
 from physml.datasets.store import StoreWriter, TrajectoryStore
 from physml.datasets.trajectories import Segment, Statistics, Trajectories
 from physml.datasets.well import TheWell

@@ -9,7 +9,7 @@ from __future__ import annotations
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,8 @@ import h5py
 import numpy as np
 import torch
 from torch import Tensor
+
+from physml.datasets.storage import Chunks, of_hdf5
 
 SUFFIXES = (".npy", ".npz", ".mat", ".pt", ".pth", ".h5", ".hdf5")
 BROKEN = (
@@ -49,6 +51,10 @@ class Stored:
         self._file, self._array, self._reverse = file, array, reverse
         self.shape = array.shape[::-1] if reverse else array.shape
         self.ndim, self.dtype = array.ndim, array.dtype
+
+    def chunks(self, words: Sequence[str]) -> tuple[Chunks, ...]:
+        """The pieces of it, by the words of its dimensions."""
+        return of_hdf5(self._array, words[::-1] if self._reverse else words)
 
     def __getitem__(self, index: Any) -> np.ndarray:
         if not self._reverse:

@@ -17,7 +17,8 @@ Such files hold numbers and no meaning. A file ``NAME.physml.yaml`` beside them 
 key                     what
 ======================  ===================================================================================
 ``name``                of the data set; that of the file, if not given
-``file``                where arrays are looked up that name no file of their own
+``file``                where arrays are looked up that name no file of their own; beside the mapping file, or
+                        below ``PHYSML_DATA``
 ``along``               how several files go together: along ``trajectory`` (default) or ``time``
 ``dimensions``          words: ``trajectory``, ``time``, ``channel`` and the names of the axes; one that is missing
                         has length one
@@ -28,6 +29,7 @@ key                     what
 ``axes``                by name, in the order in which the layout has them
 ``mask``                an array over the axes; ``marks: fluid`` or ``marks: solid`` says what is not zero in it
 ``time``, ``split``     see above, and :func:`physml.datasets.mapping.split`
+``provenance``          how the data came to be: any keys and values, which nothing here reads
 ======================  ===================================================================================
 
 What is read when: ``.npy`` and ``.pt`` are mapped into memory; HDF5, MATLAB's version 7.3 too, is read by windows.
@@ -54,6 +56,7 @@ from torch import Tensor
 from physml.datasets import mapping
 from physml.datasets.array_files import BROKEN, Stored, brief, open_array
 from physml.datasets.mapping import SUFFIX, Section
+from physml.datasets.storage import Chunks, Storage
 from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
@@ -87,6 +90,7 @@ class Arrays(Trajectories):
 
     Args:
         path: the mapping file.
+        data: the arrays, in place of what the mapping file names.
 
     Raises:
         ValueError: where a key is wrong, arrays do not fit together, or a file is damaged; it names the key and says
@@ -95,11 +99,11 @@ class Arrays(Trajectories):
         ImportError: for older MATLAB files where scipy is missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, data: Path | None = None) -> None:
         self.path = str(path)
         self._file, self._process = Path(path), os.getpid()
         self._arrays: OrderedDict[tuple[Path, str], Any] = OrderedDict()
-        whole = mapping.read_mapping(self._file)
+        whole = mapping.read_mapping(self._file, data)
         self.name = whole.text("name", self._file.name.removesuffix(SUFFIX))
         self._along = whole.choice("along", ("trajectory", "time"), "trajectory")
         self._shared = whole.files()
@@ -139,9 +143,10 @@ class Arrays(Trajectories):
         self.parameters = self._parameters(whole)
         parted = whole.section("split", None) if whole.take("split", None) is not None else None
         self.segments = mapping.split(parted, self.count, self.frames)
+        told = whole.section("provenance", {}).values
         whole.finish()
         files = dict.fromkeys(file.name for source in (*self._fields, *self._static) for file in source.files)
-        self.provenance = {"mapping": self._file.name, "source": list(files)}
+        self.provenance = {**told, "mapping": self._file.name, "source": list(files)}
 
     # The mapping file
 
@@ -433,6 +438,15 @@ class Arrays(Trajectories):
         in_order = len(read) == 1 and [source.channel for source in sources] == list(range(whole.shape[-1]))
         values = whole if in_order else np.stack(columns, axis=-1)
         return np.ascontiguousarray(values[(slice(None), *self._keep)])
+
+    def storage(self) -> Storage:
+        sources, chunks = (*self._fields, *self._static), dict[tuple[str, str], tuple[Chunks, ...]]()
+        for source in sources:
+            array = self._array(source, source.files[0])
+            if isinstance(array, Stored) and len(source.words) == array.ndim:
+                chunks[source.files[0].name, source.array] = array.chunks(source.words)
+        files = dict.fromkeys(file for source in sources for file in source.files)
+        return Storage.of([self._file, *files], chunks=tuple(c for found in chunks.values() for c in found))
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         values = self._together(self._fields, trajectory, frames)

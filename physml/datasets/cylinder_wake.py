@@ -23,6 +23,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from physml.datasets.storage import Storage
 from physml.datasets.trajectories import Segment, Trajectories, measure
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
@@ -53,7 +54,7 @@ class CylinderWake(Trajectories):
 
     def __init__(self, path: str | Path, stride: int = 5) -> None:
         file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-        self.path, self.name = str(path), "cylinder_wake"
+        self.path, self.name, self._file = str(path), "cylinder_wake", file
         try:
             with open(file, "rb") as raw, np.load(raw, allow_pickle=False) as archive:
                 data = {name: archive[name] for name in _SHAPES}
@@ -62,7 +63,7 @@ class CylinderWake(Trajectories):
         for name, dimensions in _SHAPES.items():
             if data[name].ndim != dimensions:
                 raise ValueError(f"{file}: {name} has shape {data[name].shape}, expected {dimensions} dimensions.")
-        times = data["time"][::stride].astype(np.float64)
+        self._times = times = data["time"][::stride].astype(np.float64)
         solid = data["body_mask"].astype(bool)
         axes = tuple(
             Axis(name, points, Boundary.OPEN, float(points[-1] - points[0]), "D")
@@ -90,6 +91,12 @@ class CylinderWake(Trajectories):
         self.fingerprint = digest.hexdigest()[:16]
         self.provenance = {"source": FILE, "stride": stride, "solver": "Nek5000 modes distributed with pysindy (MIT)"}
         self.statistics = measure(self.layout, self.segments["train"], self.read, parameters=self.parameters)
+
+    def times(self) -> np.ndarray:
+        return self._times
+
+    def storage(self) -> Storage:
+        return Storage.of([self._file])
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         values = self._base + np.tensordot(self._coefficients[frames], self._modes, axes=1)

@@ -34,6 +34,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physml.datasets.storage import Storage
 from physml.datasets.trajectories import Segment, Trajectories, measure
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
@@ -80,6 +81,9 @@ class DarcyFlow(Trajectories):
         self.fingerprint = digest.hexdigest()[:16]
         self.provenance = {"source": [TRAIN, TEST], "distributed_with": "neuraloperator (MIT)"}
         self.statistics = measure(self.layout, self.segments["train"], self.read, read_static=self.read_static)
+
+    def storage(self) -> Storage:
+        return Storage.of([Path(self.path) / name for name in (TRAIN, TEST)])
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         return self._pressure[trajectory, None, ..., None][frames]

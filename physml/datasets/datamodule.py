@@ -36,8 +36,10 @@ class TrajectoryData(LightningDataModule):
 
     Args:
         store: path of the data set; relative paths are also looked up in ``PHYSML_DATA``.
-        shape: points of the grid the run is made for. ``physml info`` counts with it; the data must have it.
-        boundaries: boundary kind of each axis the run is made for; periodic everywhere if not given.
+        shape: points of the grid the run is made for. ``physml info`` counts with it, without opening the data, and
+            the data must have it. Those of the data if not given.
+        boundaries: boundary kind of each axis the run is made for. If not given, periodic everywhere beside a shape,
+            and those of the data otherwise.
         batch_size: windows of one optimiser step, over all processes together.
         stride: stored frames from one frame of the operator to the next.
         starts: most windows per segment of the validation and test splits; they do not overlap.
@@ -50,7 +52,7 @@ class TrajectoryData(LightningDataModule):
         self,
         *,
         store: str,
-        shape: Sequence[int],
+        shape: Sequence[int] | None = None,
         boundaries: Sequence[Literal["periodic", "wall", "open"]] | None = None,
         batch_size: int = 8,
         stride: int = 1,
@@ -65,9 +67,11 @@ class TrajectoryData(LightningDataModule):
                 f"data: got batch_size={batch_size}, stride={stride}, starts={starts}, workers={workers}; "
                 "expected >= 1 and workers >= 0."
             )
-        self.store, self.shape, self.batch_size, self.stride = store, tuple(shape), batch_size, stride
-        self.boundaries = tuple(Boundary(kind) for kind in boundaries or ["periodic"] * len(self.shape))
-        if len(self.boundaries) != len(self.shape):
+        self.store, self.batch_size, self.stride = store, batch_size, stride
+        self.shape = None if shape is None else tuple(shape)
+        kinds = boundaries or (None if self.shape is None else ["periodic"] * len(self.shape))
+        self.boundaries = None if kinds is None else tuple(Boundary(kind) for kind in kinds)
+        if self.shape is not None and self.boundaries is not None and len(self.boundaries) != len(self.shape):
             raise ValueError(
                 f"boundaries: got {len(self.boundaries)} for {len(self.shape)} axes; give one for each axis."
             )
@@ -82,10 +86,10 @@ class TrajectoryData(LightningDataModule):
         if self._data is None:
             data = open_trajectories(self.store)
             grid = data.layout.grid
-            if grid.shape != self.shape or grid.boundaries != self.boundaries:
+            shape, boundaries = self.shape or grid.shape, self.boundaries or grid.boundaries
+            if grid.shape != shape or grid.boundaries != boundaries:
                 raise ValueError(
-                    f"data.init_args.shape: the run is made for {list(self.shape)} points, "
-                    f"{', '.join(self.boundaries)}; "
+                    f"data.init_args.shape: the run is made for {list(shape)} points, {', '.join(boundaries)}; "
                     f"{data.path} has {list(grid.shape)}, {', '.join(grid.boundaries)}. Correct "
                     "data.init_args.shape and boundaries, or the store."
                 )

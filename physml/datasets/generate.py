@@ -1,4 +1,4 @@
-"""Run a solver and stream what it makes into a store; a killed run continues where it stopped."""
+"""Run a solver and stream what it makes into a data set; a killed run continues where it stopped."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from physml.datasets.store import StoreWriter, TrajectoryStore
-from physml.datasets.trajectories import Segment
+from physml.datasets.file_writer import FileLayout, FileWriter
+from physml.datasets.store import StoreWriter
+from physml.datasets.trajectories import Segment, Trajectories
+from physml.datasets.writing import Plan, TrajectoryWriter
 from physml.solvers import Solver
 
 _BATCH = 8
@@ -38,33 +40,9 @@ def split_by_trajectory(count: int, frames: int, validation: float, test: float)
     return {split: [Segment(row, 0, frames) for row in range(*span)] for split, span in bounds.items()}
 
 
-def generate(
-    solver: Solver,
-    out: str | Path,
-    *,
-    validation: float = 0.1,
-    test: float = 0.2,
-    batch: int | None = None,
-    device: str | torch.device = "cpu",
-    progress: Callable[[int, int], None] = lambda done, total: None,
-) -> TrajectoryStore:
-    """Solve all trajectories and store them.
-
-    Args:
-        solver: what to solve.
-        out: folder to write; an interrupted one is continued, bit for bit what it would have been.
-        validation, test: parts of the trajectories kept for these splits.
-        batch: trajectories solved at once; 8 on the CPU, where more leave the cache, and 64 on a GPU if not given.
-        device: where to solve.
-        progress: called with frame intervals done and to do, over all trajectories.
-
-    Returns:
-        The finished store, open.
-    """
-    out = Path(out)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    writer = StoreWriter(
-        out,
+def plan_of(solver: Solver, *, validation: float = 0.1, test: float = 0.2) -> Plan:
+    """What a solver is going to make; the last trajectories are for validation and testing."""
+    return Plan(
         name=solver.name,
         layout=solver.layout,
         count=solver.trajectories,
@@ -73,11 +51,48 @@ def generate(
         segments=split_by_trajectory(solver.trajectories, solver.frames, validation, test),
         provenance={"solver": solver.describe()},
     )
+
+
+def generate(
+    solver: Solver,
+    out: str | Path,
+    *,
+    files: FileLayout | None = None,
+    validation: float = 0.1,
+    test: float = 0.2,
+    batch: int | None = None,
+    device: str | torch.device = "cpu",
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Trajectories:
+    """Solve all trajectories and store them.
+
+    Args:
+        solver: what to solve.
+        out: folder or file to write; an interrupted one is continued, bit for bit what it would have been.
+        files: the format of the files of another program, for instance ``WellFiles()``; the canonical store if not
+            given.
+        validation, test: parts of the trajectories kept for these splits.
+        batch: trajectories solved at once; 8 on the CPU, where more leave the cache, and 64 on a GPU if not given.
+        device: where to solve.
+        progress: called with frame intervals done and to do, over all trajectories.
+
+    Returns:
+        The finished data set, open.
+
+    Raises:
+        ValueError: where the format cannot hold what the solver makes.
+    """
+    out = Path(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    plan = plan_of(solver, validation=validation, test=test)
+    writer: TrajectoryWriter = (
+        StoreWriter(out, **vars(plan)) if files is None else FileWriter(out, files=files, plan=plan)
+    )
     progress_file = out.with_name(f".{out.name}.progress")
     if writer.created or writer.complete:
         progress_file.unlink(missing_ok=True)  # of a store that was deleted, or is finished
     if writer.complete:
-        return TrajectoryStore(out)
+        return writer.finish([])
     batch = min(batch or (_BATCH if torch.device(device).type == "cpu" else 8 * _BATCH), solver.trajectories)
     position = _Position.load(progress_file, solver.trajectories, batch)
     each = solver.warmup + solver.frames

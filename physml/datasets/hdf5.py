@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from itertools import islice
 from pathlib import Path
@@ -18,27 +18,32 @@ import h5py
 import numpy as np
 import torch
 
+from physml.datasets.remote import Place, Remote, place
 from physml.datasets.trajectories import Segment
 from physml.fields import Axis, Boundary, Field
 
 SUFFIXES = (".hdf5", ".h5")
 _OPEN = 64  # files held open in one process, well below the usual limit of 1024 descriptors
+_OPEN_REMOTE = 8  # each keeps up to 32 MiB of what was fetched
 _ARRAYS = 32  # arrays held open: each may keep chunks of some MiB
 _LISTED = 12  # names in a message
 _UNEVEN = 1e-4  # of the frame interval, within one clock
 _APART = 1e-3  # of the frame interval, between clocks, each of which may be rounded to single precision
+_DIRECT = 1 << 18  # bytes from which reading in place is faster: it takes 20 us longer to begin
+BROKEN = (OSError, ValueError, RuntimeError)  # what h5py raises where bytes are missing or damaged
 _SAMPLES, _SAMPLE_BYTES = 16, 4096  # pieces of a large file that its fingerprint is made of
 
 
-def open_file(path: str | Path) -> h5py.File:
-    """Open for reading.
+def open_file(path: str | Place) -> h5py.File:
+    """Open for reading, on this machine or through fsspec.
 
     Raises:
         FileNotFoundError: where there is none.
         ValueError: where it is not HDF5, or is truncated.
     """
     try:
-        return h5py.File(path, "r")
+        found = place(path)
+        return h5py.File(found.open() if isinstance(found, Remote) else found, "r")
     except FileNotFoundError:
         raise
     except OSError as problem:
@@ -48,14 +53,16 @@ def open_file(path: str | Path) -> h5py.File:
 
 
 class Files:
-    """Handles of files, opened at first use, once in each process; the longest unused is closed beyond 64.
+    """Handles of files, opened at first use, once in each process; the longest unused is closed beyond 64, and beyond
+    8 of those that are not on this machine.
 
     HDF5 must not share a handle across a fork, so a child opens its own; a pickled object has none. Arrays are held
     open too, at most 32, so that reading a small one costs little more than its bytes.
     """
 
-    def __init__(self, paths: Sequence[Path]) -> None:
+    def __init__(self, paths: Sequence[Place]) -> None:
         self.paths = tuple(paths)
+        self._most = _OPEN_REMOTE if any(isinstance(path, Remote) for path in paths) else _OPEN
         self._process = -1
         self._handles: OrderedDict[int, h5py.File] = OrderedDict()
         self._arrays: OrderedDict[tuple[int, str], h5py.Dataset] = OrderedDict()
@@ -75,7 +82,7 @@ class Files:
             self.close()  # those of the parent: HDF5 would share its descriptor if they stayed open here
             self._process = os.getpid()
         if index not in self._handles:
-            if len(self._handles) >= _OPEN:
+            if len(self._handles) >= self._most:
                 oldest, handle = self._handles.popitem(last=False)
                 for key in [key for key in self._arrays if key[0] == oldest]:
                     del self._arrays[key]
@@ -93,7 +100,7 @@ class Files:
         self._handles = OrderedDict()
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"paths": self.paths, "_process": -1, "_handles": OrderedDict(), "_arrays": OrderedDict()}
+        return {**self.__dict__, "_process": -1, "_handles": OrderedDict(), "_arrays": OrderedDict()}
 
 
 def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
@@ -137,11 +144,37 @@ def values(source: h5py.Dataset, index: Any = (), kind: Any = np.float32) -> np.
     try:
         with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite, which is refused
             return np.asarray(source[index]).astype(kind, copy=False)
-    except (OSError, ValueError, RuntimeError) as problem:
-        raise ValueError(
-            f"{source.file.filename}: {source.name} cannot be read at {index}; the file is truncated or corrupt "
-            f"({problem}). Fetch it again."
-        ) from None
+    except BROKEN as problem:
+        raise _unreadable(source, index, problem) from None
+
+
+def read_into(source: h5py.Dataset, index: Any, out: np.ndarray) -> None:
+    """Put a part of an array where it is wanted, as single precision; ``out`` has as many values, in the same order.
+
+    Raises:
+        ValueError: where it cannot be decoded.
+    """
+    if source.dtype == np.float32 and out.nbytes >= _DIRECT and out.flags.c_contiguous:
+        shape = tuple(len(range(*item.indices(n))) for item, n in _slices(source, index))
+        try:
+            source.read_direct(out.reshape(shape), index)
+        except BROKEN as problem:
+            raise _unreadable(source, index, problem) from None
+    else:
+        out[...] = values(source, index).reshape(out.shape)
+
+
+def _slices(source: h5py.Dataset, index: tuple[int | slice, ...]) -> list[tuple[slice, int]]:
+    """The slices of an index, with the sizes of their axes; axes that the index leaves out are taken whole."""
+    every = (*index, *(slice(None),) * (source.ndim - len(index)))
+    return [(item, n) for item, n in zip(every, source.shape, strict=True) if isinstance(item, slice)]
+
+
+def _unreadable(source: h5py.Dataset, index: Any, problem: Exception) -> ValueError:
+    return ValueError(
+        f"{source.file.filename}: {source.name} cannot be read at {index}; the file is truncated or corrupt "
+        f"({problem}). Fetch it again."
+    )
 
 
 def text(value: Any) -> str:
@@ -255,7 +288,7 @@ def chosen(
     return first, second or tuple(range(len(still)))
 
 
-def joined(parts: Sequence[tuple[Path, Mapping[str, np.ndarray]]]) -> tuple[dict[str, np.ndarray], list[str]]:
+def joined(parts: Sequence[tuple[Place, Mapping[str, np.ndarray]]]) -> tuple[dict[str, np.ndarray], list[str]]:
     """Parameters of all trajectories from those of each file; and the names of those that are not finite, left out.
 
     Raises:
@@ -308,7 +341,7 @@ def whole(rows: Mapping[str, Sequence[int]], lengths: Sequence[int]) -> dict[str
     return {split: tuple(Segment(row, 0, lengths[row]) for row in found) for split, found in rows.items()}
 
 
-def fingerprint(paths: Sequence[Path], *identity: Any) -> str:
+def fingerprint(paths: Sequence[Place], *identity: Any) -> str:
     """Of names, sizes and contents: of all bytes up to 1 MiB, beyond of sixteen pieces of 4 KiB from head to tail.
 
     Files are too large to be hashed whole each time they are opened; a change of single values in a large one may
@@ -318,14 +351,18 @@ def fingerprint(paths: Sequence[Path], *identity: Any) -> str:
     for path in paths:
         size = path.stat().st_size
         digest.update(repr((path.name, size)).encode())
-        with open(path, "rb") as raw:
-            if size <= 1 << 20:
-                digest.update(raw.read())
-                continue
-            for piece in range(_SAMPLES):
-                raw.seek((size - _SAMPLE_BYTES) * piece // (_SAMPLES - 1))
-                digest.update(raw.read(_SAMPLE_BYTES))
+        begins = [(size - _SAMPLE_BYTES) * piece // (_SAMPLES - 1) for piece in range(_SAMPLES)]
+        ranges = [(0, size)] if size <= 1 << 20 else [(begin, begin + _SAMPLE_BYTES) for begin in begins]
+        for piece in path.pieces(ranges) if isinstance(path, Remote) else _pieces(path, ranges):
+            digest.update(piece)
     return digest.hexdigest()[:16]
+
+
+def _pieces(path: Path, ranges: Sequence[tuple[int, int]]) -> Iterator[bytes]:
+    with open(path, "rb") as raw:
+        for start, stop in ranges:
+            raw.seek(start)
+            yield raw.read(stop - start)
 
 
 def named(names: Sequence[str]) -> tuple[Field, ...]:
@@ -333,6 +370,6 @@ def named(names: Sequence[str]) -> tuple[Field, ...]:
     return tuple(Field(name) for name in names)
 
 
-def listed(folder: Path) -> list[Path]:
+def listed(folder: Place) -> list[Place]:
     """The HDF5 files of a folder, by name."""
     return sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES and path.is_file())

@@ -56,11 +56,13 @@ from typing import Any
 import numpy as np
 import torch
 import xarray as xr
+import zarr
 
 from physml.datasets import mapping
 from physml.datasets.array_files import BROKEN, brief
 from physml.datasets.mapping import SUFFIX, Section
-from physml.datasets.trajectories import Statistics, Trajectories
+from physml.datasets.storage import Chunks, Storage, of_zarr
+from physml.datasets.trajectories import NotFinite, Statistics, Trajectories
 from physml.fields import Axis, Boundary, Field, Grid, Layout
 
 _SUFFIXES = (".nc", ".nc3", ".nc4", ".cdf", ".netcdf")
@@ -112,6 +114,7 @@ class Labelled(Trajectories):
 
     Args:
         path: of the file or folder, or of a mapping file.
+        data: the file or folder, in place of what the mapping file names.
 
     Raises:
         ValueError: where a dimension is not understood, time or coordinates are uneven or out of order, or a file is
@@ -120,10 +123,10 @@ class Labelled(Trajectories):
         ImportError: where the library that reads the file is missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, *, data: Path | None = None) -> None:
         self.path = str(path)
-        mapped = Path(path).name.endswith(SUFFIX)
-        whole = mapping.read_mapping(Path(path)) if mapped else Section(Path(path), "", {})
+        mapped = data is not None or Path(path).name.endswith(SUFFIX)
+        whole = mapping.read_mapping(Path(path), data) if mapped else Section(Path(path), "", {})
         self._files = whole.files() if mapped else (Path(path),)
         if not self._files:
             raise whole.wrong("file", "a netCDF file or a zarr folder")
@@ -466,6 +469,21 @@ class Labelled(Trajectories):
             values = values.astype(np.float32)
         return values[tuple(slice(None) if word in left else None for word in order)]
 
+    def storage(self) -> Storage:
+        chunks, file = list[Chunks](), self._files[0]
+        group = zarr.open_group(file, mode="r") if file.is_dir() else None
+        for name in dict.fromkeys(channel.array for channel in (*self._fields, *self._static)):
+            variable = self._dataset(file).variables[name]
+            words = ["" if self._word(d) == "level" else self._word(d) for d in variable.dims]
+            if group is not None:
+                chunks += of_zarr(name, group[name], words)  # type: ignore[arg-type]  # a variable is an array
+            elif pieces := variable.encoding.get("chunksizes"):
+                told = f"gzip {variable.encoding['complevel']}" if variable.encoding.get("zlib") else ""
+                kind = np.dtype(variable.encoding.get("dtype", variable.dtype)).itemsize
+                chunks.append(Chunks.of(name, variable.shape, pieces, words, kind, compression=told))
+        mapped = [self.path] if self.path.endswith(SUFFIX) else []
+        return Storage.of([*mapped, *self._files], chunks=tuple(chunks))
+
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         values = self._values(self._fields, trajectory, frames)
         missing = np.isnan(values)
@@ -479,10 +497,11 @@ class Labelled(Trajectories):
             axes = zip(self.layout.grid.axes, place, strict=True)
             spot = ", ".join(f"{axis.name} {float(axis.points[i]):g}" for axis, i in axes)
             at = frames.start + frame * (frames.step or 1)
-            raise ValueError(
+            raise NotFinite(
                 f"{self.path}: field {self._fields[column].field.name} at {spot} {now} missing (NaN) in frame {at} of "
                 f"trajectory {trajectory} and {before} in the first; only what is missing in every frame, such as "
-                "land, can be masked. Fill the gaps before using the data."
+                "land, can be masked. Fill the gaps before using the data.",
+                [self._fields[at].field.name for at in np.unique(wrong[:, -1])],
             )
         return values if self._fluid is None else np.where(self._fluid[..., None], values, np.float32(0))
 

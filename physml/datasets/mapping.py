@@ -18,6 +18,7 @@ import numpy as np
 import torch
 import yaml
 
+from physml.datasets.places import data_root
 from physml.datasets.trajectories import Segment, Trajectories
 from physml.fields import Axis, Boundary
 
@@ -106,16 +107,26 @@ class Section:
         return Section(self.path, self.at(name), self.take(name, default, "keys with values"))
 
     def files(self, name: str = "file") -> tuple[Path, ...]:
-        """One file, a pattern such as ``run_*.npy`` (in order of names), or a list; none where the key is missing."""
+        """One file, a pattern such as ``run_*.npy`` (in order of names), or a list; none where the key is missing.
+
+        Relative names are looked up beside the mapping file first, then in :func:`~physml.datasets.places.data_root`,
+        so that a mapping file may be kept apart from the data.
+
+        Raises:
+            FileNotFoundError: naming both places.
+            ValueError: where the value is no file name.
+        """
         value = self.take(name, default=())
         if not isinstance(value, (str, list, tuple)) or not all(isinstance(item, str) for item in value):
             raise self.wrong(name, "a file name, a pattern or a list of file names, relative to the mapping file")
         found: list[Path] = []
         for item in [value] if isinstance(value, str) else value:
-            place = self.path.parent / item
-            matches = sorted(place.parent.glob(place.name)) if "*" in place.name else [place]
-            if not matches or not all(match.exists() for match in matches):
-                raise FileNotFoundError(f"{self.path}: {self.at(name)}: there is no file {place}.")
+            places = list(dict.fromkeys((self.path.parent / item, data_root() / item)))
+            matches = next((match for place in places if (match := _matching(place))), ())
+            if not matches:
+                raise FileNotFoundError(
+                    f"{self.path}: {self.at(name)}: there is no file {', nor '.join(map(str, places))}."
+                )
             found += matches
         return tuple(found)
 
@@ -127,6 +138,13 @@ class Section:
                 f"{self.path}: {self.at(unknown[0])}: unknown key; {self.key or 'the file'} takes "
                 f"{', '.join(sorted(self._asked))}."
             )
+
+
+def _matching(place: Path) -> tuple[Path, ...]:
+    """The files that a path or a pattern names; none where there are none."""
+    if "*" in place.name:
+        return tuple(sorted(place.parent.glob(place.name)))
+    return (place,) if place.exists() else ()
 
 
 def number_of(value: Any) -> float | None:
@@ -145,8 +163,12 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def read_mapping(path: Path) -> Section:
+def read_mapping(path: Path, data: Path | None = None) -> Section:
     """The whole file.
+
+    Args:
+        path: of the mapping file.
+        data: in place of what the key ``file`` names.
 
     Raises:
         FileNotFoundError: where there is none.
@@ -156,7 +178,10 @@ def read_mapping(path: Path) -> Section:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise ValueError(f"{path}: not a YAML file ({' '.join(str(problem).split())[:120]}).") from None
-    return Section(path, "", values)
+    whole = Section(path, "", values)
+    if data is not None:
+        whole.values["file"] = str(data.absolute())
+    return whole
 
 
 def placed(

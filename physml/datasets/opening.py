@@ -7,6 +7,9 @@ from pathlib import Path
 from types import ModuleType
 
 from physml.datasets import arrays, cylinder_wake, darcy, labelled, pdebench, store, well
+from physml.datasets.mapping import SUFFIX
+from physml.datasets.places import data_root
+from physml.datasets.remote import Place, Remote, place
 from physml.datasets.trajectories import Trajectories
 
 ADAPTERS: tuple[ModuleType, ...] = (cylinder_wake, darcy, well, pdebench, labelled, arrays, store)
@@ -14,40 +17,66 @@ ADAPTERS: tuple[ModuleType, ...] = (cylinder_wake, darcy, well, pdebench, labell
 and without reading arrays; and ``opened(path)``, a :class:`Trajectories`. The first that recognises a path opens it."""
 
 
-def data_root() -> Path:
-    """The folder that relative data paths are looked up in: ``PHYSML_DATA``, or ``data``."""
-    return Path(os.environ.get("PHYSML_DATA") or "data")
+REMOTE: tuple[ModuleType, ...] = (store, well, pdebench)
+"""Those that read what a URL names, in the order in which they are asked."""
 
 
-def locate(path: str | Path) -> Path:
-    """The path itself where it exists, otherwise below :func:`data_root`.
+def locate(path: str | Place) -> Place:
+    """The path itself where it exists, otherwise below :func:`data_root`; or what a URL names.
 
     Raises:
         FileNotFoundError: naming both places.
     """
-    for candidate in (Path(path), data_root() / path):
+    where = place(path)
+    if isinstance(where, Remote):
+        if where.exists() or (where / "zarr.json").exists():
+            return where
+        raise FileNotFoundError(f"no data at {where}; is the URL right, and may you read there?")
+    for candidate in (where, data_root() / where):
         if candidate.exists():
             return candidate
     raise FileNotFoundError(
-        f"no data at {path}, nor at {data_root() / path} (PHYSML_DATA is {os.environ.get('PHYSML_DATA', 'not set')}); "
+        f"no data at {path}, nor at {data_root() / where} (PHYSML_DATA is {os.environ.get('PHYSML_DATA', 'not set')}); "
         "make it with `physml data make`, or set PHYSML_DATA to the folder that holds it."
     )
 
 
-def open_trajectories(path: str | Path) -> Trajectories:
+def open_trajectories(path: str | Place) -> Trajectories:
     """Open a data set of any known kind.
 
     Args:
         path: a canonical zarr store, or a folder in a format that ``physml.datasets`` has an adapter for; relative
-            paths are also looked up in ``PHYSML_DATA``.
+            paths are also looked up in ``PHYSML_DATA``. A store and files of The Well and of PDEBench may also lie
+            elsewhere, and are then given by a URL, ``s3://bucket/folder``; see :mod:`physml.datasets.remote`.
 
     Raises:
         FileNotFoundError: where nothing is there.
         ValueError: where it is nothing physml can read, or is damaged.
+        ImportError: where the package that reads such URLs is missing.
     """
     found = locate(path)
-    for adapter in ADAPTERS:
+    adapters = REMOTE if isinstance(found, Remote) else ADAPTERS
+    for adapter in adapters:
         if adapter.recognises(found):
             return adapter.opened(found)
-    known = "; ".join(adapter.EXPECTED for adapter in ADAPTERS)
+    known = "; ".join(adapter.EXPECTED for adapter in adapters)
     raise ValueError(f"{found}: not a data set physml can read. Expected {known}.")
+
+
+def open_mapped(path: str | Path, mapping: str | Path) -> Trajectories:
+    """Open arrays, a netCDF file or a zarr archive with a mapping file that lies elsewhere.
+
+    Args:
+        path: of the data; it takes the place of what the mapping file names, if it names any.
+        mapping: the mapping file; see :mod:`physml.datasets.mapping`.
+
+    Raises:
+        FileNotFoundError, ValueError: as :func:`open_trajectories`.
+    """
+    found = locate(path)
+    if isinstance(found, Remote):
+        raise ValueError(f"{found}: a mapping file is about files of this machine; copy the data here.")
+    if found.name.endswith(SUFFIX):
+        raise ValueError(f"{found}: is a mapping file itself; give the data it is about, or no other mapping file.")
+    labels = labelled.recognises(found)
+    return labelled.Labelled(mapping, data=found) if labels else arrays.Arrays(mapping, data=found)

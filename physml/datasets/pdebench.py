@@ -30,8 +30,7 @@ shallow water          ``0000/data (T, x, y, 1)`` …                 ``height``
 
 PDEBench has no validation split. Ours is fixed, 80/10/10 by trajectory and in order, file by file: the published code
 tests on the first tenth of a file, and on the last tenth of the groups; that is ``test`` here, the tenth beside it is
-``validation``, the rest ``train``. Failed simulations, stored as frames of zeros, are read as they are. Local files
-only.
+``validation``, the rest ``train``. Failed simulations, stored as frames of zeros, are read as they are.
 """
 
 from __future__ import annotations
@@ -41,12 +40,14 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import h5py
 import numpy as np
 
 from physml.datasets import hdf5
+from physml.datasets.remote import Place, place
+from physml.datasets.storage import Chunks, Storage
+from physml.datasets.storage import of_hdf5 as hdf5_chunks
 from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Grid, Layout
 
@@ -74,7 +75,7 @@ class _Array:
 class _Part:
     """What one file holds. ``groups`` are its samples, or none where samples are the first axis of each array."""
 
-    path: Path
+    path: Place
     count: int
     frames: int
     dt: float | None
@@ -103,11 +104,12 @@ class PDEBench(Trajectories):
     """
 
     def __init__(
-        self, path: str | Path, *, fields: Sequence[str] | None = None, boundary: Boundary | str | None = None
+        self, path: str | Place, *, fields: Sequence[str] | None = None, boundary: Boundary | str | None = None
     ) -> None:
         self.path = str(path)
-        paths = _found(Path(path))
-        self.name = Path(path).stem if Path(path).is_file() else Path(path).name
+        paths = _found(place(path))
+        where = place(path)
+        self.name = where.stem if where.is_file() else where.name
         self._files = hdf5.Files(paths)
         told = None if boundary is None else Boundary(boundary)
         self._parts = [_described(self._files[index], file, told) for index, file in enumerate(paths)]
@@ -153,18 +155,31 @@ class PDEBench(Trajectories):
     def length(self, trajectory: int) -> int:
         return self._place(trajectory)[1].frames
 
+    def storage(self) -> Storage:
+        part, chunks = self._parts[0], list[Chunks]()
+        for array in part.arrays:
+            source = self._files.array(0, "/".join(filter(None, [*part.groups[:1], array.key])))
+            words = [""] * part.nested + ["trajectory"] * (not part.groups) + ["time"] * array.moving
+            words += [axis.name for axis in part.axes]
+            chunks += hdf5_chunks(source, words + ["channel"] * (source.ndim - len(words)))
+        return Storage.of(map(str, self._files.paths), chunks=tuple(chunks))
+
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
-        return self._gathered(trajectory, frames, self._moving)
+        out = self._room(frames)
+        self._fill(trajectory, frames, out)
+        return out
+
+    def _fill(self, trajectory: int, frames: slice, out: np.ndarray) -> None:
+        self._gather(trajectory, frames, self._moving, out)
 
     def _read_static(self, trajectory: int) -> np.ndarray:
-        return self._gathered(trajectory, None, self._still)[0]
+        out = np.empty((1, *self.layout.grid.shape, len(self._still)), dtype=np.float32)
+        self._gather(trajectory, None, self._still, out)
+        return out[0]
 
-    def _gathered(self, trajectory: int, frames: slice | None, channels: Sequence[str]) -> np.ndarray:
-        """``(T, *space, C)``; static fields, ``T = 1``, where no frames are given."""
+    def _gather(self, trajectory: int, frames: slice | None, channels: Sequence[str], out: np.ndarray) -> None:
+        """Put channels in ``out``, ``(T, *space, C)``; static fields, ``T = 1``, where no frames are given."""
         index, part, row = self._place(trajectory)
-        shape = tuple(len(axis.points) for axis in part.axes)
-        length = 1 if frames is None else len(range(frames.start, frames.stop, frames.step or 1))
-        out = np.empty((length, *shape, len(channels)), dtype=np.float32)
         for array in part.arrays:
             wanted = [(at, channels.index(name)) for at, name in enumerate(array.channels) if name in channels]
             if array.moving is (frames is None) or not wanted:
@@ -172,7 +187,7 @@ class PDEBench(Trajectories):
             where: tuple[int | slice, ...] = () if frames is None else (frames,)
             if part.groups:
                 source = self._files.array(index, f"{part.groups[row]}/{array.key}")
-                expected = (part.frames, *shape, len(array.channels))
+                expected = (part.frames, *out.shape[1:-1], len(array.channels))
                 if source.shape != expected:
                     raise ValueError(
                         f"{part.path}: {source.name} has shape {source.shape}, that of group {part.groups[0]} is "
@@ -181,13 +196,15 @@ class PDEBench(Trajectories):
             else:
                 source = self._files.array(index, array.key)
                 where = ((0,) if part.nested else ()) + (row, *where)
-            found = hdf5.values(source, where).reshape(length, *shape, len(array.channels))
-            for at, place in wanted:
-                out[..., place] = found[..., at]
-        return out
+            if array.channels == tuple(channels):
+                hdf5.read_into(source, where, out)
+                continue
+            found = hdf5.values(source, where).reshape(*out.shape[:-1], len(array.channels))
+            for at, channel in wanted:
+                out[..., channel] = found[..., at]
 
 
-def _found(path: Path) -> list[Path]:
+def _found(path: Place) -> list[Place]:
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder.")
     files = [path] if path.is_file() else hdf5.listed(path)
@@ -212,7 +229,7 @@ def _kind(file: h5py.File) -> str | None:
     return "groups" if _samples(file) else None
 
 
-def _described(file: h5py.File, path: Path, told: Boundary | None) -> _Part:
+def _described(file: h5py.File, path: Place, told: Boundary | None) -> _Part:
     """Everything but values: arrays, coordinates, clock, parameters."""
     kind, nested = _kind(file), False
     groups: tuple[str, ...] = ()
@@ -298,7 +315,7 @@ def _located(file: h5py.File, grid: h5py.Group | None, name: str) -> h5py.Datase
     return next((hdf5.dataset(file, key) for key in (f"{name}-coordinate", name) if key in file), None)
 
 
-def _coordinate(file: h5py.File, grid: h5py.Group | None, name: str, n: int, path: Path) -> np.ndarray:
+def _coordinate(file: h5py.File, grid: h5py.Group | None, name: str, n: int, path: Place) -> np.ndarray:
     source = _located(file, grid, name)
     if source is None:
         return (np.arange(n) + 0.5) / n
@@ -307,7 +324,7 @@ def _coordinate(file: h5py.File, grid: h5py.Group | None, name: str, n: int, pat
     return hdf5.values(source, kind=np.float64)
 
 
-def _interval(file: h5py.File, grid: h5py.Group | None, frames: int, path: Path) -> float | None:
+def _interval(file: h5py.File, grid: h5py.Group | None, frames: int, path: Place) -> float | None:
     source = _located(file, grid, "t")
     if source is None or frames == 1:
         return None
@@ -318,7 +335,7 @@ def _interval(file: h5py.File, grid: h5py.Group | None, frames: int, path: Path)
     return hdf5.common_interval([(hdf5.interval(row, where), f"{where}, row {at}") for at, row in enumerate(clocks)])
 
 
-def _numbers(file: h5py.File, path: Path) -> dict[str, float]:
+def _numbers(file: h5py.File, path: Place) -> dict[str, float]:
     """Parameters; the name of a file wins over its attributes."""
     found = {}
     for name, value in file.attrs.items():
@@ -342,7 +359,7 @@ _KEYS = "tensor, density, velocity and particles, or groups 0000, 0001, ..."
 EXPECTED = f"files of PDEBench (.hdf5 or .h5, with {_KEYS})"
 
 
-def recognises(path: Path) -> bool:
+def recognises(path: Place) -> bool:
     """Whether the first file has the keys of PDEBench. A file of the right ending that is no HDF5 is taken too: opening
     it says what is wrong.
     """
@@ -359,6 +376,6 @@ def recognises(path: Path) -> bool:
         return True
 
 
-def opened(path: Path) -> PDEBench:
+def opened(path: Place) -> PDEBench:
     """All fields of the data set."""
     return PDEBench(path)

@@ -12,7 +12,8 @@ import hashlib
 import json
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ import zarr
 from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from physml.configured import version_of
-from physml.datasets.trajectories import Segment, Statistics, Trajectories, measure
+from physml.datasets.chunk_files import ChunkFiles
+from physml.datasets.remote import Place, Remote, place
+from physml.datasets.storage import Storage, of_zarr
+from physml.datasets.trajectories import Accumulator, Segment, Statistics, Trajectories, measure
+from physml.datasets.writing import Plan, TrajectoryWriter
 from physml.fields import Field, Layout
 
 FORMAT = 1
@@ -104,17 +109,17 @@ def add_coordinate(group: zarr.Group, name: str, values: np.ndarray, dimension: 
     array.attrs.update({key: value for key, value in attributes.items() if value != ""})
 
 
-def open_group(path: str | Path, kind: str) -> tuple[zarr.Group, dict[str, Any]]:
+def open_group(path: str | Place, kind: str) -> tuple[zarr.Group, dict[str, Any]]:
     """Open a zarr group of ours for reading, with its ``physml`` attribute.
 
     Raises:
         ValueError: where the folder is no zarr group of this kind, in words that name the file to look at.
     """
-    path = Path(path)
-    if not path.exists():
+    path = place(path)
+    if not ((path / "zarr.json").exists() or path.exists()):
         raise FileNotFoundError(f"{path}: no such file or folder.")
     try:
-        group = zarr.open_group(path, mode="r")
+        group = zarr.open_group(str(path), mode="r")
         plain: Any = dict(group.attrs)["physml"]
         found, version = plain["kind"], plain["format"]
     except KeyError:
@@ -138,8 +143,15 @@ def read_state(path: str, array: zarr.Array, where: tuple[int, slice]) -> np.nda
 
 
 def _decoded(path: str, array: zarr.Array, where: Any, what: str) -> np.ndarray:
-    try:
+    with _named(path, what):
         return np.asarray(array[where])
+
+
+@contextmanager
+def _named(path: str, what: str) -> Iterator[None]:
+    """Say which part of which store cannot be decoded."""
+    try:
+        yield
     except (ValueError, RuntimeError, OSError) as problem:
         raise ValueError(
             f"{path}: {what} cannot be decoded; a chunk is truncated or corrupt ({problem}). Copy or make the store "
@@ -151,14 +163,15 @@ class TrajectoryStore(Trajectories):
     """A finished store, open for reading; safe to hand to worker processes (each opens the files itself).
 
     Args:
-        path: the zarr folder.
+        path: the zarr folder, or its URL.
 
     Raises:
         ValueError: where it is not a finished store, or chunk files are missing.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Place) -> None:
         self.path = str(path)
+        where = place(path)
         group, plain = open_group(path, "trajectories")
         if not plain["complete"]:
             raise ValueError(
@@ -172,6 +185,7 @@ class TrajectoryStore(Trajectories):
             self.statistics = Statistics.from_plain(plain["statistics"])
             self.fingerprint = plain["fingerprint"]
             self.provenance = plain["provenance"]
+            self._lengths: list[int] | None = plain.get("lengths")
         except (KeyError, TypeError, AttributeError) as problem:
             raise ValueError(
                 f"{path}: its physml metadata are damaged ({type(problem).__name__}: {problem}); copy or make it again."
@@ -184,18 +198,24 @@ class TrajectoryStore(Trajectories):
         shapes = {"state": (self.count, self.frames, *self.layout.grid.shape, len(self.layout.fields))}
         if self.layout.static:
             shapes["static"] = (self.count, *self.layout.grid.shape, len(self.layout.static))
+        self._direct: dict[str, ChunkFiles | None] = {}
         for name, expected in shapes.items():
             array = self._array(name)
             if array.shape != expected:
                 raise ValueError(
                     f"{path}: {name} has shape {array.shape}, its layout says {expected}; the store is damaged."
                 )
-            present = array.nchunks_initialized
-            if present < array.nchunks:
+            wanted = _chunks(array, self._lengths if name == "state" else None)
+            listed = not isinstance(where, Remote) or where.lists
+            missing = wanted - array.nchunks_initialized if listed else 0  # a lost chunk is then found by reading it
+            if missing > 0:
                 raise ValueError(
-                    f"{path}: {array.nchunks - present} of {array.nchunks} chunk files of {name} are missing; copy or "
-                    "make the store again."
+                    f"{path}: {missing} of {wanted} chunk files of {name} are missing; copy or make the store again."
                 )
+            self._direct[name] = ChunkFiles.of(array, moving=name == "state")
+
+    def length(self, trajectory: int) -> int:
+        return self.frames if self._lengths is None else self._lengths[trajectory]
 
     def _array(self, name: str) -> zarr.Array:
         if self._process != os.getpid():  # opened anew in every process
@@ -210,18 +230,43 @@ class TrajectoryStore(Trajectories):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": {}, "_process": -1}
 
+    def times(self) -> np.ndarray:
+        return np.asarray(self._array("time")[...])
+
+    def storage(self) -> Storage:
+        space = self.layout.grid.names
+        state = of_zarr("state", self._array("state"), ("trajectory", "time", *space, "channel"))
+        still = (
+            of_zarr("static", self._array("static"), ("trajectory", *space, "channel")) if self.layout.static else ()
+        )
+        return Storage.of([self.path], chunks=(*state, *still), statistics="stored")
+
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
-        dense = read_state(self.path, self._array("state"), (trajectory, slice(frames.start, frames.stop)))
-        return dense[:: frames.step]
+        out = self._room(frames)
+        self._fill(trajectory, frames, out)
+        return out
+
+    def _fill(self, trajectory: int, frames: slice, out: np.ndarray) -> None:
+        chunks = self._direct["state"]
+        if chunks is None or not out.flags.c_contiguous:
+            dense = read_state(self.path, self._array("state"), (trajectory, slice(frames.start, frames.stop)))
+            out[...] = dense[:: frames.step]
+        else:
+            with _named(self.path, f"trajectory {trajectory}, frames {frames.start} to {frames.stop - 1}"):
+                chunks.read(trajectory, frames, out)
 
     def _read_static(self, trajectory: int) -> np.ndarray:
-        return _decoded(self.path, self._array("static"), trajectory, f"static fields of trajectory {trajectory}")
+        chunks, what = self._direct["static"], f"static fields of trajectory {trajectory}"
+        if chunks is None:
+            return _decoded(self.path, self._array("static"), trajectory, what)
+        out = np.empty((1, *chunks.shape[1:]), dtype=np.float32)
+        with _named(self.path, what):
+            chunks.read(trajectory, slice(0, 1), out)
+        return out[0]
 
 
-class StoreWriter:
+class StoreWriter(TrajectoryWriter):
     """Writes a store chunk by chunk and finishes it; picks up an interrupted one where it stopped.
-
-    States go in by :meth:`write`, static fields, where the layout has some, by :meth:`write_static`.
 
     Args:
         path: the zarr folder; made if missing.
@@ -231,6 +276,7 @@ class StoreWriter:
         parameters: per trajectory.
         segments: of each split, a ``train`` among them.
         provenance: all that determines the data; an interrupted store is continued only if this is equal.
+        lengths: frames of each trajectory, where some have fewer than ``frames``.
 
     Raises:
         ValueError: where the folder holds something else.
@@ -247,34 +293,21 @@ class StoreWriter:
         parameters: Mapping[str, Sequence[float]],
         segments: Mapping[str, Sequence[Segment]],
         provenance: Mapping[str, Any],
+        lengths: Sequence[int] | None = None,
     ) -> None:
         self.path = Path(path)
-        _check_segments(segments, count, frames)
-        for key, values in parameters.items():
-            if len(values) != count:
-                raise ValueError(
-                    f"parameters: {key!r} has {len(values)} values for {count} trajectories; give one each."
-                )
+        self.plan = Plan(name, layout, count, frames, parameters, segments, provenance, lengths)
         self._plain: dict[str, Any] = {
             "kind": "trajectories",
             "format": FORMAT,
             "complete": False,
-            "name": name,
-            "layout": layout.to_plain(),
-            "parameters": {key: [float(value) for value in parameters[key]] for key in sorted(parameters)},
-            "segments": {split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in segments.items()},
-            "provenance": json.loads(json.dumps(dict(provenance))),
+            **self.plan.to_plain(),
             "written_by": f"physml {version_of('physml')}",
         }
         self.created = not (self.path.exists() and any(self.path.iterdir()))
         if not self.created:
             _, found = open_group(self.path, "trajectories")
-            for key in ("provenance", "segments", "layout", "parameters"):
-                if found.get(key) != self._plain[key]:
-                    difference = _first_difference(found.get(key), self._plain[key], key)
-                    raise ValueError(
-                        f"{path}: already holds other data ({difference}); give another --out, or delete it."
-                    )
+            self._refuse_other(found)
             self.complete = bool(found["complete"])
             self._group = zarr.open_group(self.path, mode="r+")
         else:
@@ -291,101 +324,60 @@ class StoreWriter:
             )
             add_coordinate(group, "trajectory", np.arange(count), "trajectory")
             for key, values in sorted(parameters.items()):
+                if key in group:
+                    raise ValueError(f"parameters: {key!r} is an array of the store already; give it another name.")
                 add_coordinate(group, key, np.asarray(values, dtype=np.float64), "trajectory")
             os.replace(beside, self.path)
             self.complete = False
             self._group = zarr.open_group(self.path, mode="r+")
-        self._layout = layout
         self._state: zarr.Array = self._group["state"]  # type: ignore[assignment]
         self._static: zarr.Array | None = self._group["static"] if layout.static else None  # type: ignore[assignment]
+        self.chunk_frames = self._state.chunks[1]
 
-    @property
-    def chunk_frames(self) -> int:
-        """Frames to pass to :meth:`write` at once; the last block may be shorter."""
-        return self._state.chunks[1]
-
-    def write(self, trajectory: int, start: int, values: np.ndarray) -> str:
-        """Write a block ``(T, *space, C)`` that begins at a chunk border; returns its digest.
-
-        Raises:
-            ValueError: where a value is not finite.
-        """
-        self._refuse_complete()
-        count, frames, *shape = self._state.shape
-        if values.shape[1:] != tuple(shape) or not len(values):
-            raise ValueError(f"values: got shape {values.shape}, expected (T, {', '.join(map(str, shape))}).")
-        whole = len(values) == self.chunk_frames or start + len(values) == frames
-        if not 0 <= trajectory < count or start % self.chunk_frames or start + len(values) > frames or not whole:
-            raise ValueError(
-                f"write: got {len(values)} frames from frame {start} of trajectory {trajectory}; blocks hold "
-                f"{self.chunk_frames} "
-                f"frames from a multiple of it on (the last may be shorter), in {count} trajectories of "
-                f"{frames} frames."
-            )
-        values = _single(values)
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"values: trajectory {trajectory} is not finite near frame {start}; if a solver made it, reduce "
-                "its step."
-            )
+    def _write(self, trajectory: int, start: int, values: np.ndarray) -> None:
+        if len(values) < self.chunk_frames:  # zarr would read what is there to fill the rest, and it may be damaged
+            place = (trajectory, start // self.chunk_frames, *(0 for _ in values.shape[1:]))
+            (self.path / "state" / self._state.metadata.encode_chunk_key(place)).unlink(missing_ok=True)
         self._state[trajectory, start : start + len(values)] = values
-        return hashlib.sha256(values.tobytes()).hexdigest()
 
-    def write_static(self, trajectory: int, values: np.ndarray) -> None:
-        """Write the fields of one trajectory that do not change in time, ``(*space, S)``.
-
-        Raises:
-            ValueError: where the layout has none, or a value is not finite.
-        """
-        self._refuse_complete()
-        if self._static is None:
-            raise ValueError("write_static: the layout has no static fields; name them in Layout(static=...).")
-        count, *shape = self._static.shape
-        if not 0 <= trajectory < count or values.shape != tuple(shape):
-            raise ValueError(
-                f"values: got shape {values.shape} for trajectory {trajectory}, expected "
-                f"({', '.join(map(str, shape))}) for one of {count} trajectories."
-            )
-        values = _single(values)
-        if not np.isfinite(values).all():
-            raise ValueError(f"values: the static fields of trajectory {trajectory} are not finite; repair them.")
+    def _write_static(self, trajectory: int, values: np.ndarray) -> None:
+        assert self._static is not None
         self._static[trajectory] = values
 
-    def _refuse_complete(self) -> None:
-        if self.complete:
-            raise ValueError(f"{self.path}: is complete; delete it to write it anew.")
-
-    def _read_back(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+    def read_back(self, trajectory: int, start: int, stop: int) -> np.ndarray:
+        """Frames as they were written; NaN where they were not."""
         return read_state(str(self.path), self._state, (trajectory, slice(start, stop)))
 
-    def _read_static_back(self, trajectory: int) -> np.ndarray:
+    def read_static_back(self, trajectory: int) -> np.ndarray:
+        """Static fields as they were written."""
         assert self._static is not None
         return _decoded(str(self.path), self._static, trajectory, f"static fields of trajectory {trajectory}")
 
-    def finish(self, digests: Sequence[str]) -> TrajectoryStore:
+    def finish(self, digests: Sequence[str], gathered: Accumulator | None = None) -> TrajectoryStore:
         """Compute the statistics, mark the store complete, open it.
 
         Args:
             digests: one for each trajectory, made from what :meth:`write` returned.
+            gathered: what the split ``train`` gave, if it was read back already.
         """
         if not self.complete:
-            for array, what in ((self._state, "blocks"), (self._static, "static fields")):
-                missing = 0 if array is None else array.nchunks - array.nchunks_initialized
-                if array is not None and missing:
-                    raise ValueError(
-                        f"{self.path}: {missing} of {array.nchunks} {what} were not written; write them first."
-                    )
+            lengths = self.plan.lengths
+            for array, what, each in ((self._state, "blocks", lengths), (self._static, "static fields", None)):
+                wanted = 0 if array is None else _chunks(array, each)
+                missing = 0 if array is None else wanted - array.nchunks_initialized
+                if missing > 0:
+                    raise ValueError(f"{self.path}: {missing} of {wanted} {what} were not written; write them first.")
             identity: list[Any] = [self._plain["layout"], self._plain["segments"], list(digests)]
             if self._static is not None:
                 rows = range(self._static.shape[0])
-                identity += [hashlib.sha256(self._read_static_back(row).tobytes()).hexdigest() for row in rows]
-            train = [Segment(*bounds) for bounds in self._plain["segments"]["train"]]
-            statistics = measure(
-                self._layout,
-                train,
-                self._read_back,
-                parameters=self._plain["parameters"],
-                read_static=self._read_static_back,
+                identity += [hashlib.sha256(self.read_static_back(row).tobytes()).hexdigest() for row in rows]
+            numbers, train = self.plan.parameters, self.plan.segments["train"]
+            statistics = (
+                gathered.statistics(numbers)
+                if gathered is not None
+                else measure(
+                    self.plan.layout, train, self.read_back, parameters=numbers, read_static=self.read_static_back
+                )
             )
             plain = {
                 **self._plain,
@@ -400,41 +392,19 @@ class StoreWriter:
         return TrajectoryStore(self.path)
 
 
-def _single(values: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # what is too large for fp32 becomes infinite, which is refused
-        return np.ascontiguousarray(values, dtype=np.float32)
-
-
-def _check_segments(segments: Mapping[str, Sequence[Segment]], count: int, frames: int) -> None:
-    if not segments.get("train"):
-        raise ValueError(
-            f"segments: got splits {', '.join(segments) or 'none'}; a split 'train' with frames is needed."
-        )
-    for split, rows in segments.items():
-        for s in rows:
-            if not (0 <= s.trajectory < count and 0 <= s.start < s.stop <= frames):
-                raise ValueError(
-                    f"segments: {split} has frames {s.start}:{s.stop} of trajectory {s.trajectory}; there are {count} "
-                    f"trajectories of {frames} frames."
-                )
-
-
-def _first_difference(found: Any, wanted: Any, key: str) -> str:
-    if isinstance(found, Mapping) and isinstance(wanted, Mapping):
-        for name in sorted({*found, *wanted}):
-            if found.get(name) != wanted.get(name):
-                return _first_difference(found.get(name), wanted.get(name), f"{key}.{name}")
-    return f"{key}: {str(found)[:60]} there, {str(wanted)[:60]} asked"
+def _chunks(array: zarr.Array, lengths: Sequence[int] | None) -> int:
+    """Chunk files that an array should have: all, or those with frames of trajectories of these lengths."""
+    return array.nchunks if not lengths else sum(-(-length // array.chunks[1]) for length in lengths)
 
 
 EXPECTED = "a zarr store (a folder with zarr.json, from `physml data make`)"
 
 
-def recognises(path: Path) -> bool:
+def recognises(path: Place) -> bool:
     """Whether this adapter opens the path."""
     return (path / "zarr.json").exists() or path.suffix == ".zarr"
 
 
-def opened(path: Path) -> TrajectoryStore:
+def opened(path: Place) -> TrajectoryStore:
     """The data set at the path."""
     return TrajectoryStore(path)

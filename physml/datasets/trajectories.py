@@ -10,9 +10,15 @@ from typing import Any
 
 import numpy as np
 
+from physml.datasets.moments import FrameMoments, Moments, joined, of_block, of_frames, quadrature
+from physml.datasets.storage import Storage
+from physml.datasets.workers import Workers
 from physml.fields import Layout
 
-_BLOCK = 32  # frames held in memory at once while measuring
+_READ_BYTES = 1 << 25  # of single precision, read at once while measuring
+_BLOCK_BYTES = 1 << 19  # and reckoned with at once, so that deviations stay in the cache
+_ROUNDING = 2.0**-24
+"""Of single precision: a deviation below this part of the mean is that of two neighbouring numbers."""
 
 
 @dataclass(frozen=True)
@@ -28,10 +34,17 @@ class Segment:
 class Statistics:
     """Moments of the training split, in physical units, over fluid points.
 
+    Points count by their quadrature weights, as they do in the metrics, and equally on a uniform grid:
+
+        mean = sum_{f,i} w_i u_{f,i} / sum_{f,i} w_i,   std^2 = sum_{f,i} w_i (u_{f,i} - mean)^2 / sum_{f,i} w_i
+
+    over frames f and fluid points i, so that a region is not more important for being resolved better.
+
     Args:
         mean, std: of each field, ``(C,)``.
         increment_std: standard deviation of the difference of two consecutive frames, ``(C,)``.
-        energy: largest ``<((u - mean)/std)^2>`` of any training frame, averaged over space and fields.
+        energy: largest ``<((u - mean)/std)^2>`` of any training frame, a plain average over fluid points and fields,
+            which is what a rollout is held against: it may blow up where the grid is fine.
         static_mean, static_std: of each static field, ``(S,)``, over trajectories and all points, solid ones included.
         number_mean, number_std: of each parameter by name, over trajectories; the deviation of a constant is 0.
     """
@@ -61,6 +74,19 @@ class Statistics:
             number_mean=dict(plain.get("number_mean", {})),
             number_std=dict(plain.get("number_std", {})),
         )
+
+
+class NotFinite(ValueError):
+    """Values that are NaN or infinite where numbers must be.
+
+    Args:
+        text: the message.
+        fields: names of the fields that have some.
+    """
+
+    def __init__(self, text: str, fields: Sequence[str] = ()) -> None:
+        super().__init__(text)
+        self.fields = tuple(fields)
 
 
 class Trajectories(ABC):
@@ -94,12 +120,46 @@ class Trajectories(ABC):
         """Frames of one trajectory: :attr:`frames`, or fewer where they are not all as long."""
         return self.frames
 
+    def times(self) -> np.ndarray | None:
+        """The time of each frame as stored, ``(frames,)``; ``None`` where none is, or opening has checked it."""
+        return None
+
+    def storage(self) -> Storage:
+        """What lies on the disk, as far as it is known without reading arrays; all files below the path by default."""
+        return Storage.of([self.path])
+
     @abstractmethod
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         """Frames of one trajectory, ``(T, *space, C)`` float32; bounds were checked."""
 
-    def read(self, trajectory: int, start: int, stop: int, step: int = 1) -> np.ndarray:
+    def _fill(self, trajectory: int, frames: slice, out: np.ndarray) -> None:
+        """The same, put into ``out``; to be defined beside :meth:`_read` where that saves a copy."""
+        out[...] = self._read(trajectory, frames)
+
+    def _room(self, frames: slice) -> np.ndarray:
+        """An array for these frames, not filled."""
+        length = len(range(frames.start, frames.stop, frames.step or 1))
+        return np.empty((length, *self.layout.grid.shape, len(self.layout.fields)), dtype=np.float32)
+
+    def _not_finite(self, trajectory: int, frames: slice, values: np.ndarray) -> None:
+        """Called for values that are not all finite: puts right in place what it may, and refuses the rest."""
+        bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim - 1)))
+        if bad.any():
+            frame = frames.start + (frames.step or 1) * int(bad.any(axis=1).argmax())
+            raise NotFinite(
+                f"{self.path}: trajectory {trajectory}, frame {frame} holds NaN or infinite values, or its chunk is "
+                "missing; repair or regenerate the data before using it.",
+                [name for name, wrong in zip(self.layout.names, bad.any(axis=0), strict=True) if wrong],
+            )
+
+    def read(self, trajectory: int, start: int, stop: int, step: int = 1, out: np.ndarray | None = None) -> np.ndarray:
         """Frames ``start, start + step, ...`` before ``stop`` of one trajectory.
+
+        Args:
+            trajectory: its number.
+            start, stop, step: which frames.
+            out: where to put them, ``(T, *space, C)`` float32 and contiguous, which saves a copy; a new array if not
+                given.
 
         Returns:
             ``(T, *space, C)`` float32, physical units, finite; zero inside obstacles.
@@ -113,16 +173,16 @@ class Trajectories(ABC):
                 f"{self.path}: asked for frames {start}:{stop}:{step} of trajectory {trajectory}; it holds "
                 f"{self.count} trajectories{f', and {self.length(trajectory)} frames of this one' if known else ''}."
             )
-        values = self._read(trajectory, slice(start, stop, step))
-        if not np.isfinite(values.sum(dtype=np.float64)):
-            bad = ~np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            if bad.any():
-                raise ValueError(
-                    f"{self.path}: trajectory {trajectory}, frame {start + step * int(bad.argmax())} holds NaN or "
-                    "infinite values, or its chunk is missing; repair or regenerate the data before using it."
-                )
+        frames = slice(start, stop, step)
+        if out is None:
+            values = self._read(trajectory, frames)
+        else:
+            values = out
+            self._fill(trajectory, frames, values)
+        if not np.isfinite(values).all():
+            self._not_finite(trajectory, frames, values)
         mask = self.layout.grid.mask
-        return values if mask is None else values * mask.numpy()[..., None]
+        return values if mask is None else np.multiply(values, mask.numpy()[..., None], out=out)
 
     def _read_static(self, trajectory: int) -> np.ndarray:
         """Static fields of one trajectory, ``(*space, S)`` float32; to be defined where the layout names some."""
@@ -147,22 +207,141 @@ class Trajectories(ABC):
         values = self._read_static(trajectory)
         bad = ~np.isfinite(values).all(axis=tuple(range(values.ndim - 1)))
         if bad.any():
-            raise ValueError(
+            raise NotFinite(
                 f"{self.path}: trajectory {trajectory}, static field {self.layout.static[int(bad.argmax())].name!r} "
-                "holds NaN or infinite values, or its chunk is missing; repair or regenerate the data before using it."
+                "holds NaN or infinite values, or its chunk is missing; repair or regenerate the data before using it.",
+                [item.name for item, wrong in zip(self.layout.static, bad, strict=True) if wrong],
             )
         return values
 
     def measured(self) -> Statistics:
         """The statistics, found by reading the training split once."""
-        train = self.segments_of("train")
-        return measure(self.layout, train, self.read, parameters=self.parameters, read_static=self.read_static)
+        return self.gathered().statistics(self.parameters)
+
+    def gathered(
+        self, split: str = "train", *, workers: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
+    ) -> Accumulator:
+        """What :class:`Statistics` are made of, found by reading a split once.
+
+        Args:
+            split: its name.
+            workers: processes that read, each whole trajectories; the result is the same, bit for bit.
+            progress: called with frames done and to do.
+        """
+        rows = _by_trajectory(self.segments_of(split))
+        frames = {row: sum(s.stop - s.start for s in found) for row, found in rows.items()}
+        whole, done = Accumulator(self.layout), 0
+        with Workers(self, workers) as pool:
+            for row, part in zip(rows, pool.each(_gather_from, [*rows.items()]), strict=True):
+                whole.merge(part)
+                done += frames[row]
+                progress(done, sum(frames.values()))
+        return whole
 
     def segments_of(self, split: str) -> tuple[Segment, ...]:
         """The segments of a split; a misspelt split is one clear error."""
         if split not in self.segments:
             raise ValueError(f"split: got {split!r}, {self.path} has {', '.join(self.segments)}.")
         return self.segments[split]
+
+
+class Accumulator:
+    """Gathers statistics frame by frame; what two of them gathered merges into what one would have.
+
+    Holds the mean and the variance of every frame, from which the largest energy follows once the moments of all are
+    known: two numbers for each field.
+
+    Args:
+        layout: of the states; only fluid points count, by their quadrature weights.
+
+    Attributes:
+        states, increments: moments of frames, and of differences of consecutive ones; ``None`` before there are any.
+        static: moments of static fields.
+        frames: how many were added.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.states: Moments | None = None
+        self.increments: Moments | None = None
+        self.static: Moments | None = None
+        self.frames = 0
+        self._trajectories: set[int] = set()
+        self._layout = layout
+        self._energies: list[FrameMoments] = []
+        mask, weights = layout.grid.mask, quadrature(layout.grid)
+        self._fluid = None if mask is None else mask.numpy()
+        self._everywhere = None if weights is None else weights.ravel()
+        self._weights = self._everywhere if weights is None or mask is None else weights[self._fluid]
+
+    def add(self, trajectory: int, values: np.ndarray, before: np.ndarray | None = None) -> None:
+        """Take frames that follow each other, ``(T, *space, C)``, and the one ``before`` them, ``(1, *space, C)``."""
+        flat = _by_field(values if before is None else np.concatenate([before, values]), self._fluid)
+        rise = np.diff(flat, axis=1)
+        flat = flat if before is None else flat[:, 1:]
+        weight = flat.shape[2] if self._weights is None else float(self._weights.sum())
+        each = of_frames(flat, self._weights)
+        self.states = joined(self.states, of_block(flat, each, weight))
+        self._energies.append(each if self._weights is None else of_frames(flat, None))
+        if rise.shape[1]:
+            self.increments = joined(self.increments, of_block(rise, of_frames(rise, self._weights), weight))
+        self.frames += len(values)
+        self._trajectories.add(trajectory)
+
+    def add_static(self, values: np.ndarray) -> None:
+        """Take the static fields of one trajectory, ``(*space, S)``."""
+        flat = _by_field(values[None], None)
+        weight = flat.shape[2] if self._everywhere is None else float(self._everywhere.sum())
+        self.static = joined(self.static, of_block(flat, of_frames(flat, self._everywhere), weight))
+
+    def merge(self, other: Accumulator) -> None:
+        """Take what another one gathered; its frames do not follow ours."""
+        for name in ("states", "increments", "static"):
+            setattr(self, name, joined(getattr(self, name), getattr(other, name)))
+        self.frames += other.frames
+        self._trajectories |= other._trajectories
+        self._energies += other._energies
+
+    def statistics(self, parameters: Mapping[str, Sequence[float] | np.ndarray] | None = None) -> Statistics:
+        """The statistics of all that was added.
+
+        Args:
+            parameters: of the data, a number for each trajectory; those of trajectories that were added count.
+
+        Raises:
+            ValueError: where nothing was added.
+        """
+        if self.states is None:
+            raise ValueError("segments: the split holds no frames; statistics need some.")
+        mean, std = self.states.mean, self.states.std
+        for index, name in enumerate(self._layout.names):
+            if std[index] <= _ROUNDING * abs(mean[index]):
+                warnings.warn(f"field {name!r} is constant in the split; its scale is taken as 1.", stacklevel=2)
+                std[index] = 1.0
+        rise = std if self.increments is None else self.increments.std
+        rows = sorted(self._trajectories)
+        numbers = {name: np.asarray(values, np.float64)[rows] for name, values in (parameters or {}).items()}
+        return Statistics(
+            mean=tuple(mean.tolist()),
+            std=tuple(std.tolist()),
+            increment_std=tuple(np.where(rise > 1e-7 * std, rise, std).tolist()),
+            energy=max(self._energy(each, self.states, std) for each in self._energies),
+            static_mean=() if self.static is None else tuple(self.static.mean.tolist()),
+            static_std=() if self.static is None else tuple(self.static.std.tolist()),
+            number_mean={name: float(values.mean()) for name, values in numbers.items()},
+            number_std={name: float(values.std()) for name, values in numbers.items()},
+        )
+
+    @staticmethod
+    def _energy(frames: FrameMoments, of: Moments, std: np.ndarray) -> float:
+        """The largest of some frames, ``<(u - m)^2> = <(u - <u>)^2> + (<u> - m)^2``."""
+        apart = (frames.head - of.head)[:, None] + (frames.tail - of.tail[:, None])
+        return float(((frames.variance + np.square(apart)) / np.square(std)[:, None]).mean(axis=0).max())
+
+
+def _by_field(values: np.ndarray, fluid: np.ndarray | None) -> np.ndarray:
+    """``(T, *space, C)`` to ``(C, T, N)`` in float64, without solid points."""
+    flat = values.reshape(len(values), -1, values.shape[-1]) if fluid is None else values[:, fluid]
+    return np.ascontiguousarray(np.moveaxis(flat, -1, 0), dtype=np.float64)
 
 
 def measure(
@@ -173,7 +352,7 @@ def measure(
     parameters: Mapping[str, Sequence[float] | np.ndarray] | None = None,
     read_static: Callable[[int], np.ndarray] | None = None,
 ) -> Statistics:
-    """Statistics in one pass, in float64, by merging block moments (Chan et al. 1983).
+    """Statistics in one pass over segments, trajectory by trajectory.
 
     Args:
         layout: of the states; only fluid points count.
@@ -182,69 +361,42 @@ def measure(
         parameters: of the data, a number for each trajectory.
         read_static: ``trajectory -> (*space, S)``; needed where the layout has static fields.
     """
-    fluid = None if layout.grid.mask is None else layout.grid.mask.numpy()
-    whole, steps = _Moments(), _Moments()
-    means, variances = [], []  # of each frame and field
+    whole = Accumulator(layout)
+    for row, found in _by_trajectory(segments).items():
+        whole.merge(_gather(layout, row, found, read, read_static))
+    return whole.statistics(parameters)
+
+
+def _by_trajectory(segments: Sequence[Segment]) -> dict[int, list[Segment]]:
+    rows = sorted({segment.trajectory for segment in segments})
+    return {row: [segment for segment in segments if segment.trajectory == row] for row in rows}
+
+
+def _gather(
+    layout: Layout,
+    row: int,
+    segments: Sequence[Segment],
+    read: Callable[[int, int, int], np.ndarray],
+    read_static: Callable[[int], np.ndarray] | None,
+) -> Accumulator:
+    """What the segments of one trajectory give."""
+    found = Accumulator(layout)
+    frame = 4 * len(layout.fields) * int(np.prod(layout.grid.shape))
+    read_at_once, block = (max(1, size // frame) for size in (_READ_BYTES, _BLOCK_BYTES))
     for segment in segments:
-        last = None
-        for start in range(segment.start, segment.stop, _BLOCK):
-            values = read(segment.trajectory, start, min(start + _BLOCK, segment.stop))
-            flat = values.reshape(len(values), -1, values.shape[-1]) if fluid is None else values[:, fluid]
-            flat = flat.astype(np.float64)
-            whole.add(flat)
-            means.append(flat.mean(axis=1))
-            variances.append(flat.var(axis=1))
-            chain = flat if last is None else np.concatenate([last, flat])
-            if len(chain) > 1:
-                steps.add(np.diff(chain, axis=0))
-            last = flat[-1:]
-    if whole.count == 0:
-        raise ValueError("segments: the split 'train' holds no frames; statistics need some.")
-    mean, std = whole.mean, whole.std
-    for index, name in enumerate(layout.names):
-        if std[index] <= 1e-7 * abs(mean[index]):
-            warnings.warn(f"field {name!r} is constant in the training split; its scale is taken as 1.", stacklevel=2)
-            std[index] = 1.0
-    squares = np.concatenate(variances) + (np.concatenate(means) - mean) ** 2
-    energy = (squares / std**2).mean(axis=-1).max()
-    rise = steps.std if steps.count else std
-    rise = np.where(rise > 1e-7 * std, rise, std)
-    trajectories = sorted({segment.trajectory for segment in segments})
-    still = _Moments()
+        before = None
+        for start in range(segment.start, segment.stop, read_at_once):
+            values = read(row, start, min(start + read_at_once, segment.stop))
+            for first in range(0, len(values), block):
+                part = values[first : first + block]
+                found.add(row, part, before)
+                before = part[-1:]
     if layout.static:
         if read_static is None:
             raise ValueError("read_static: not given, but the layout has static fields; pass what reads them.")
-        for trajectory in trajectories:
-            still.add(read_static(trajectory).astype(np.float64))
-    numbers = {name: np.asarray(values, np.float64)[trajectories] for name, values in (parameters or {}).items()}
-    return Statistics(
-        mean=tuple(mean.tolist()),
-        std=tuple(std.tolist()),
-        increment_std=tuple(rise.tolist()),
-        energy=float(energy),
-        static_mean=tuple(still.mean.tolist()) if still.count else (),
-        static_std=tuple(still.std.tolist()) if still.count else (),
-        number_mean={name: float(values.mean()) for name, values in numbers.items()},
-        number_std={name: float(values.std()) for name, values in numbers.items()},
-    )
+        found.add_static(read_static(row))
+    return found
 
 
-class _Moments:
-    """Running mean and variance of ``(..., C)`` arrays."""
-
-    def __init__(self) -> None:
-        self.count, self.mean, self.square = 0, np.zeros(1), np.zeros(1)
-
-    def add(self, values: np.ndarray) -> None:
-        flat = values.reshape(-1, values.shape[-1])
-        count, mean = len(flat), flat.mean(axis=0)
-        square = ((flat - mean) ** 2).sum(axis=0)
-        total = self.count + count
-        shift = mean - self.mean
-        self.mean = self.mean + shift * (count / total)
-        self.square = self.square + square + shift**2 * (self.count * count / total)
-        self.count = total
-
-    @property
-    def std(self) -> np.ndarray:
-        return np.sqrt(self.square / self.count)
+def _gather_from(data: Trajectories, part: tuple[int, Sequence[Segment]]) -> Accumulator:
+    return _gather(data.layout, *part, data.read, data.read_static)

@@ -27,8 +27,7 @@ along which it does not change. What is read, and how it becomes a state:
   happen when they are first asked for.
 
 Splits are the folders ``train``, ``valid`` (as ``validation``) and ``test``. Files outside such folders are split
-80/10/10 by trajectory, in order. Curvilinear grids are read by their coordinates, without the Jacobian. Local files
-only.
+80/10/10 by trajectory, in order. Curvilinear grids are read by their coordinates, without the Jacobian.
 """
 
 from __future__ import annotations
@@ -39,7 +38,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
-from pathlib import Path
 
 import h5py
 import numpy as np
@@ -47,7 +45,9 @@ import torch
 import yaml
 
 from physml.datasets import hdf5
-from physml.datasets.trajectories import Segment, Statistics, Trajectories, measure
+from physml.datasets.remote import Place, place
+from physml.datasets.storage import Chunks, Storage, of_hdf5
+from physml.datasets.trajectories import NotFinite, Segment, Statistics, Trajectories, measure
 from physml.fields import Axis, Boundary, Grid, Layout
 
 _SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -76,16 +76,26 @@ class _Source:
 
     def read(self, files: hdf5.Files, file: int, row: int, frames: slice) -> np.ndarray:
         """``(T, *sizes, components)``; ``T = 1`` where it does not change in time."""
-        index = (row,) * self.sampled + (frames,) * self.moving
-        found = hdf5.values(files.array(file, self.path), index)
+        found = hdf5.values(files.array(file, self.path), self._index(row, frames))
         return found.reshape(len(found) if self.moving else 1, *self.sizes, len(self.components))
+
+    def fills(self, out: np.ndarray, components: Sequence[int]) -> bool:
+        """Whether these components, in this order, are all that ``(T, *space, C)`` holds, as the file has them."""
+        whole = self.moving and list(components) == list(range(len(self.components)))
+        return whole and out.shape[1:] == (*self.sizes, len(self.components))
+
+    def read_into(self, files: hdf5.Files, file: int, row: int, frames: slice, out: np.ndarray) -> None:
+        hdf5.read_into(files.array(file, self.path), self._index(row, frames), out)
+
+    def _index(self, row: int, frames: slice) -> tuple[int | slice, ...]:
+        return (row,) * self.sampled + (frames,) * self.moving
 
 
 @dataclass(frozen=True)
 class _Part:
     """What one file holds; ``conditions`` are masks over several axes, with whether they hold inside."""
 
-    path: Path
+    path: Place
     name: str
     count: int
     frames: int
@@ -116,9 +126,9 @@ class TheWell(Trajectories):
             what is wrong in it.
     """
 
-    def __init__(self, path: str | Path, *, fields: Sequence[str] | None = None) -> None:
+    def __init__(self, path: str | Place, *, fields: Sequence[str] | None = None) -> None:
         self.path = str(path)
-        paths, folders = _found(Path(path))
+        paths, folders = _found(place(path))
         self._files = hdf5.Files(paths)
         parts = [_described(self._files[index], file) for index, file in enumerate(paths)]
         inside = {name for part in parts for name, (_, holds) in part.conditions.items() if holds}
@@ -176,53 +186,74 @@ class TheWell(Trajectories):
     def length(self, trajectory: int) -> int:
         return self._place(trajectory)[1].frames
 
+    def storage(self) -> Storage:
+        chunks: tuple[Chunks, ...] = ()
+        for source in (*self._parts[0].moving, *self._parts[0].still):
+            array = self._files.array(0, source.path)
+            lead = ["trajectory"] * source.sampled + ["time"] * source.moving
+            words = lead + [f"axis {at}" for at in range(array.ndim - len(lead))]
+            chunks += of_hdf5(array, words)
+        published = not self._solid and self._published() is not None
+        return Storage.of(
+            map(str, self._files.paths), chunks=chunks, statistics="published" if published else "measured"
+        )
+
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
-        index, part, row = self._place(trajectory)
-        length = len(range(frames.start, frames.stop, frames.step or 1))
-        out = self._gathered(index, row, frames, self._moving, length)
-        out = self._without_solid(out, trajectory)
-        finite = np.isfinite(out)
+        out = self._room(frames)
+        self._fill(trajectory, frames, out)
+        return out
+
+    def _fill(self, trajectory: int, frames: slice, out: np.ndarray) -> None:
+        index, _, row = self._place(trajectory)
+        self._gather(index, row, frames, self._moving, out)
+
+    def _not_finite(self, trajectory: int, frames: slice, values: np.ndarray) -> None:
+        self._clear_solid(values, trajectory)
+        finite = np.isfinite(values)
         if not finite.all():
+            _, part, row = self._place(trajectory)
             frame, *_, channel = (int(place[0]) for place in np.nonzero(~finite))
-            raise ValueError(
+            raise NotFinite(
                 f"{part.path}: {self.layout.names[channel]}, trajectory {row}, frame "
                 f"{frames.start + frame * (frames.step or 1)} holds NaN or infinite values outside every mask of the "
-                "file; repair the data, or leave the field out with `fields`."
+                "file; repair the data, or leave the field out with `fields`.",
+                [self.layout.names[at] for at in np.unique(np.nonzero(~finite)[-1])],
             )
-        return out
 
     def _read_static(self, trajectory: int) -> np.ndarray:
         index, _, row = self._place(trajectory)
-        out = self._gathered(index, row, slice(0, 1), self._still, 1)
-        return self._without_solid(out, trajectory)[0]
+        out = np.empty((1, *self.layout.grid.shape, len(self.layout.static)), dtype=np.float32)
+        self._gather(index, row, slice(0, 1), self._still, out)
+        if not np.isfinite(out).all():
+            self._clear_solid(out, trajectory)
+        return out[0]
 
-    def _without_solid(self, values: np.ndarray, trajectory: int) -> np.ndarray:
-        """Zero in place of what is not finite inside the obstacle."""
-        if self._solid is None or np.isfinite(values).all():
-            return values
-        solid = self._solid_of(trajectory)[..., None]
-        return np.where(solid & ~np.isfinite(values), np.float32(0), values)
+    def _clear_solid(self, values: np.ndarray, trajectory: int) -> None:
+        """Put zero in place of what is not finite inside the obstacle."""
+        if self._solid is not None:
+            solid = self._solid_of(trajectory)[..., None]
+            values[solid & ~np.isfinite(values)] = 0
 
-    def _gathered(
+    def _gather(
         self,
         index: int,
         row: int,
         frames: slice,
         sources: Sequence[tuple[_Source, list[int], list[int]]],
-        length: int,
-    ) -> np.ndarray:
-        """Channels of several arrays, broadcast along axes that they leave out, in rising order of coordinates."""
-        part = self._parts[index]
-        shape = tuple(len(axis.points) for axis in part.axes)
-        channels = sum(len(places) for _, _, places in sources)
-        out = np.empty((length, *shape, channels), dtype=np.float32)
+        out: np.ndarray,
+    ) -> None:
+        """Put channels of several arrays in ``out``, ``(T, *space, C)``, broadcast along axes that they leave out, in
+        rising order of coordinates.
+        """
+        falling = self._parts[index].falling
+        turned = np.flip(out, tuple(axis + 1 for axis in falling)) if falling else out
         for source, components, places in sources:
+            if not falling and source.fills(out, components):
+                source.read_into(self._files, index, row, frames, out)
+                continue
             found = source.read(self._files, index, row, frames)
-            for place, component in zip(places, components, strict=True):
-                out[..., place] = found[..., component]
-        if part.falling:
-            out = np.ascontiguousarray(np.flip(out, tuple(axis + 1 for axis in part.falling)))
-        return out
+            for channel, component in zip(places, components, strict=True):
+                turned[..., channel] = found[..., component]
 
     # obstacles
 
@@ -257,8 +288,9 @@ class TheWell(Trajectories):
         assert self._solid is not None
         source, value = self._solid
         index, _, row = self._place(trajectory)
-        mask = self._gathered(index, row, slice(0, 1), [(source, [0], [0])], 1)[0, ..., 0]
-        return (mask > 0.5) == value
+        mask = np.empty((1, *(len(axis.points) for axis in self._parts[index].axes), 1), dtype=np.float32)
+        self._gather(index, row, slice(0, 1), [(source, [0], [0])], mask)
+        return (mask[0, ..., 0] > 0.5) == value
 
     def _common_fluid(self) -> torch.Tensor | None:
         """The mask of the grid, where one solid holds for all trajectories."""
@@ -274,7 +306,8 @@ class TheWell(Trajectories):
 
     def _published(self) -> tuple[np.ndarray, np.ndarray, np.ndarray] | None:
         """Mean, deviation and deviation of increments of each channel from ``stats.yaml``; ``None`` if unfit."""
-        folder = Path(self.path) if Path(self.path).is_dir() else Path(self.path).parent
+        where = place(self.path)
+        folder = where if where.is_dir() else where.parent
         file = next((f for f in (up / "stats.yaml" for up in (folder, *folder.parents[:2])) if f.is_file()), None)
         if file is None:
             return None
@@ -300,9 +333,9 @@ class TheWell(Trajectories):
         """Published moments, and from a sample of frames what ``stats.yaml`` lacks."""
         ends = np.cumsum([s.stop - s.start for s in train])
         sample = []
-        for place in np.unique(np.linspace(0, ends[-1] - 1, _SAMPLED).astype(int)):
-            s, end = train[at := int(np.searchsorted(ends, place, side="right"))], int(ends[at])
-            frame = s.stop - (end - int(place))
+        for chosen in np.unique(np.linspace(0, ends[-1] - 1, _SAMPLED).astype(int)):
+            s, end = train[at := int(np.searchsorted(ends, chosen, side="right"))], int(ends[at])
+            frame = s.stop - (end - int(chosen))
             sample.append(Segment(s.trajectory, frame, frame + 1))
         energies = []
 
@@ -327,7 +360,7 @@ class TheWell(Trajectories):
         )
 
 
-def _found(path: Path) -> tuple[list[Path], list[str]]:
+def _found(path: Place) -> tuple[list[Place], list[str]]:
     """Files, and the split that each one's folder names; an empty text where it names none."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder.")
@@ -344,7 +377,7 @@ def _found(path: Path) -> tuple[list[Path], list[str]]:
     return files, [_SPLITS.get(path.name, "")] * len(files)
 
 
-def _described(file: h5py.File, path: Path) -> _Part:
+def _described(file: h5py.File, path: Place) -> _Part:
     """Everything but values: names, shapes, clock, coordinates, parameters."""
     names = _space(file, path)
     coordinates = [_coordinate(file, name, path) for name in names]
@@ -396,7 +429,7 @@ def _described(file: h5py.File, path: Path) -> _Part:
     )
 
 
-def _space(file: h5py.File, path: Path) -> tuple[str, ...]:
+def _space(file: h5py.File, path: Place) -> tuple[str, ...]:
     names = hdf5.texts(hdf5.group(file, "dimensions").attrs.get("spatial_dims", ()))
     dimensions = int(np.asarray(file.attrs.get("n_spatial_dims", len(names))).reshape(-1)[0])
     if not names or len(names) != dimensions:
@@ -407,7 +440,7 @@ def _space(file: h5py.File, path: Path) -> tuple[str, ...]:
     return names
 
 
-def _coordinate(file: h5py.File, name: str, path: Path) -> np.ndarray:
+def _coordinate(file: h5py.File, name: str, path: Place) -> np.ndarray:
     """The coordinates ``(N,)`` of an axis; those of all trajectories must agree."""
     source = hdf5.dataset(hdf5.group(file, "dimensions"), name)
     points = hdf5.values(source, kind=np.float64)
@@ -432,7 +465,7 @@ def _count(file: h5py.File) -> int:
 
 
 def _sources(
-    file: h5py.File, path: Path, names: tuple[str, ...], count: int, frames: int, shape: tuple[int, ...]
+    file: h5py.File, path: Place, names: tuple[str, ...], count: int, frames: int, shape: tuple[int, ...]
 ) -> list[_Source]:
     found = []
     for order, key in enumerate(_ORDERS):
@@ -461,7 +494,7 @@ def _sources(
 
 
 def _boundaries(
-    file: h5py.File, path: Path, names: tuple[str, ...], count: int, frames: int, shape: tuple[int, ...]
+    file: h5py.File, path: Place, names: tuple[str, ...], count: int, frames: int, shape: tuple[int, ...]
 ) -> tuple[tuple[Boundary, ...], dict[str, tuple[_Source, bool]], list[str]]:
     """The kind of each axis, masks over several axes, and what could not be expressed."""
     ends: list[list[str]] = [["OPEN", "OPEN"] for _ in names]
@@ -577,7 +610,7 @@ def _placed(sources: Sequence[_Source], kept: Sequence[int]) -> list[tuple[_Sour
 EXPECTED = "files of The Well (a folder with data/train/*.hdf5, or such files)"
 
 
-def recognises(path: Path) -> bool:
+def recognises(path: Place) -> bool:
     """Whether the folder tree, or the groups of the first file, are those of The Well."""
     if path.is_file() and path.suffix not in hdf5.SUFFIXES:
         return False
@@ -592,6 +625,6 @@ def recognises(path: Path) -> bool:
         return any(folders)
 
 
-def opened(path: Path) -> TheWell:
+def opened(path: Place) -> TheWell:
     """All fields of the data set."""
     return TheWell(path)

@@ -9,10 +9,21 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 from physml.datasets.trajectories import Segment, Trajectories
 from physml.fields import Batch, GridField
+
+
+class Block(list[tuple[Tensor, int]]):
+    """Windows that lie side by side in memory: a list of them, and all as one tensor ``values`` ``(B, T, *space, C)``.
+
+    A batch made of it needs no copy.
+    """
+
+    def __init__(self, values: Tensor, trajectories: Sequence[int]) -> None:
+        super().__init__(zip(values, trajectories, strict=True))
+        self.values = values
 
 
 class Windows(Dataset[Any]):
@@ -68,6 +79,24 @@ class Windows(Dataset[Any]):
         values = self.data.read(trajectory, start, start + self.stride * (self.length - 1) + 1, self.stride)
         return torch.from_numpy(np.ascontiguousarray(values)), trajectory
 
+    def __getitems__(self, indices: Sequence[int]) -> Block:
+        """Several windows, each read to where the batch has it; loaders call this in place of one after another."""
+        places = [self.place(index) for index in indices]
+        layout = self.data.layout
+        values = _room((len(places), self.length, *layout.grid.shape, len(layout.fields)))
+        span = self.stride * (self.length - 1) + 1
+        for (trajectory, start), out in zip(places, values.numpy(), strict=True):
+            self.data.read(trajectory, start, start + span, self.stride, out=out)
+        return Block(values, [trajectory for trajectory, _ in places])
+
+
+def _room(shape: tuple[int, ...]) -> Tensor:
+    """An array that is not filled; in a loader's worker, where the training process can see it, which saves a copy."""
+    if get_worker_info() is None:
+        return torch.from_numpy(np.empty(shape, dtype=np.float32))
+    storage = torch.UntypedStorage._new_shared(4 * int(np.prod(shape)))  # as torch's own collation does
+    return torch.empty(0, dtype=torch.float32).set_(storage, 0, shape)  # type: ignore[call-overload]
+
 
 def _starts(segment: Segment, span: int, most: int | None) -> Sequence[int]:
     room = segment.stop - segment.start - span + 1
@@ -102,7 +131,7 @@ class Collate:
         }
 
     def __call__(self, samples: Sequence[tuple[Tensor, int]]) -> Batch:
-        values = torch.stack([window for window, _ in samples])
+        values = samples.values if isinstance(samples, Block) else torch.stack([window for window, _ in samples])
         rows = torch.tensor([trajectory for _, trajectory in samples])
         inputs = {"state": GridField(values[:, : self._known], self._grid, self._names)}
         if self._static:

@@ -171,8 +171,12 @@ def test_evaluate_saves_and_prints_the_table_with_definitions(
     assert json.loads((out / "metrics.json").read_text())["samples"] == 8
     assert report.table({"baseline": results}) in told.out and told.err == ""
     assert "Relative L2 = sqrt" in told.out and str(out / "metrics.json") in told.out
-    # the same rollout may be measured again; another one does not take its place
-    assert main(["evaluate", str(rolled), "--truth", data.path, "--out", str(out)]) == 0
+    # the same rollout may be measured again, with a page of it; another one does not take its place
+    assert not (out / "report").exists()
+    assert main(["evaluate", str(rolled), "--truth", data.path, "--out", str(out), "--report"]) == 0
+    page = out / "report" / "index.html"
+    assert f"wrote {page}" in capsys.readouterr().out and "<h1>baseline</h1>" in page.read_text()
+    assert load_results(out).identical(results)
     other = tmp_path / "other.zarr"
     shutil.copytree(rolled, other)
     assert main(["evaluate", str(other), "--truth", data.path, "--out", str(out)]) == 2

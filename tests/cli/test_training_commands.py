@@ -163,7 +163,9 @@ def test_a_damaged_store_is_one_screen(tmp_path: Path, capsys: pytest.CaptureFix
     assert main(["fit", "-c", str(config)]) == 2
     error = capsys.readouterr().err
     assert "trajectory 0" in error and error.count("\n") <= 6
-    assert main(["data", "inspect", str(tmp_path / "exp/waves.zarr")]) == 2
+    capsys.readouterr()
+    assert main(["data", "check", str(tmp_path / "exp/waves.zarr")]) == 1
+    assert "error    " in capsys.readouterr().out
 
 
 def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
@@ -186,3 +188,20 @@ def test_two_processes_give_the_metrics_of_one(tmp_path: Path) -> None:
         scores.append([float(row[head.index("val/rollout")]) for row in rows if row[head.index("val/rollout")]])
     assert len(scores[0]) == 2  # three samples, which two processes cannot share equally: none is counted twice
     assert scores[0] == pytest.approx(scores[1], rel=1e-5)
+
+
+def test_a_grid_that_is_not_named_is_that_of_the_data(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = []
+    for shape in ([16, 16], None):
+        config = experiment(tmp_path / "exp", data__init_args__shape=shape)
+        assert main(["info", "-c", str(config)]) == 0
+        told.append(capsys.readouterr().out)
+    assert told[0] == told[1] and "(B, 2, 16, 16, 1)" in told[1]
+    assert main(["fit", "-c", str(config)]) == 0
+    capsys.readouterr()
+    assert main(["info", "-c", str(config), "--data.init_args.shape", "[8, 8]"]) == 2
+    assert "is made for [8, 8] points" in " ".join(capsys.readouterr().err.split())
+    assert main(["info", "-c", str(config), "--data.init_args.boundaries", "[wall, wall]"]) == 2
+    assert "made for [16, 16] points, wall, wall" in " ".join(capsys.readouterr().err.split())
+    assert main(["info", "-c", str(config), "--data.init_args.store", "nowhere.zarr"]) == 2
+    assert "data.init_args.shape: not given, and the data are not there" in " ".join(capsys.readouterr().err.split())

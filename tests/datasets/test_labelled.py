@@ -367,9 +367,11 @@ def test_a_field_that_does_not_change_is_no_field_beside_others(tmp_path: Path) 
 
 def test_statistics_and_fingerprint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Labelled(written(tmp_path, "netcdf3", weather()))
-    flat = np.moveaxis(numbers(), 2, -1).reshape(-1, 3).astype(np.float64)  # all is for training: two short runs
+    flat = np.moveaxis(numbers(), 2, -1).reshape(-1, 5, 3).astype(np.float64)  # all is for training: two short runs
     assert list(data.segments) == ["train"]
-    np.testing.assert_allclose(data.statistics.mean, flat.mean(0), rtol=1e-12)  # float64 both ways
+    latitudes = flat.mean(0)  # which count by their area
+    expected = np.average(latitudes, axis=0, weights=data.layout.grid.axes[1].weights)
+    np.testing.assert_allclose(data.statistics.mean, expected, rtol=1e-12)  # float64 both ways
     prints = {Labelled(written(tmp_path, kind, weather(), kind[:5])).fingerprint for kind in KINDS}
     assert prints == {data.fingerprint}
     changed = numbers()

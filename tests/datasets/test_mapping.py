@@ -80,3 +80,28 @@ def test_broken_mapping_files_are_named(tmp_path: Path) -> None:
             ask(name)
     with pytest.raises(ValueError, match="q: is missing; expected text"):
         section.text("q")
+
+
+def test_files_lie_beside_the_mapping_file_or_below_the_data_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside, root = tmp_path / "recipes", tmp_path / "data"
+    for folder in (beside, root / "far"):
+        folder.mkdir(parents=True)
+        (folder / "run_1.npy").touch()
+    (root / "run_1.npy").touch()
+    (root / "far" / "run_2.npy").touch()
+    monkeypatch.setenv("PHYSML_DATA", str(root))
+
+    def found(value: object) -> tuple[Path, ...]:
+        return Section(beside / "a.physml.yaml", "", {"file": value}).files()
+
+    assert found("run_1.npy") == found("run_*.npy") == (beside / "run_1.npy",)  # what lies beside comes first
+    assert found("far/run_2.npy") == (root / "far" / "run_2.npy",)
+    assert found(["run_1.npy", "far/run_*.npy"]) == (beside / "run_1.npy", *sorted((root / "far").iterdir()))
+    assert found(str(root / "run_1.npy")) == (root / "run_1.npy",)
+    for missing in ("far/no.npy", "far/no_*.npy", ["run_1.npy", "far/no.npy"]):
+        with pytest.raises(FileNotFoundError) as problem:
+            found(missing)
+        assert f"file: there is no file {beside / 'far' / 'no'}" in str(problem.value)
+        assert f", nor {root / 'far' / 'no'}" in str(problem.value)  # both places

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import itertools
+import os
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,7 +13,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from waves import wave, wave_layout
+from processes import ROOT
+from waves import make_store, wave, wave_layout
 
 from physml.datasets import Segment, Trajectories, TrajectoryStore, Windows
 from physml.datasets.windows import Collate, Share, TrainingBatches
@@ -156,3 +160,52 @@ def test_data_without_static_fields_have_no_such_branch(store: TrajectoryStore) 
     windows = Windows(store, store.segments_of("train"), 2)
     assert list(Collate(store, known=1)([windows[0]]).inputs) == ["state"]
     assert store.read_static(0).shape == (16, 16, 0)
+
+
+def test_windows_read_together_are_those_read_one_by_one(tmp_path: Path) -> None:
+    data = make_store(tmp_path / "waves.zarr", count=4, frames=20)
+    for stride in (1, 3):
+        windows = Windows(data, data.segments["train"], 5, stride)
+        chosen = [3, 0, len(windows) - 1, 3]
+        block, singles = windows.__getitems__(chosen), [windows[index] for index in chosen]
+        assert len(block) == 4 and block.values.is_contiguous()
+        for (found, row), (expected, right) in zip(block, singles, strict=True):
+            assert row == right and torch.equal(found, expected)
+        together, apart = Collate(data, 2)(block), Collate(data, 2)(singles)
+        for branch in ("inputs", "targets"):
+            assert torch.equal(getattr(together, branch)["state"].values, getattr(apart, branch)["state"].values)
+        assert torch.equal(together.condition["viscosity"], apart.condition["viscosity"])
+        # no copy: the batch is the memory that was read into
+        assert together.inputs["state"].values.data_ptr() == block.values.data_ptr()
+    with pytest.raises(IndexError):
+        windows.__getitems__([len(windows)])
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_loaders_give_the_same_batches_from_workers(tmp_path: Path, method: str) -> None:
+    make_store(tmp_path / "waves.zarr", count=4, frames=20)
+    code = """
+import sys, torch
+from torch.utils.data import DataLoader
+from physml.datasets import TrajectoryStore, Windows
+from physml.datasets.windows import Collate
+
+if __name__ == "__main__":
+    data = TrajectoryStore(sys.argv[1])
+    windows = Windows(data, data.segments["train"], 5)
+    whole = [torch.cat([b.inputs["state"].values, b.targets["state"].values], 1) for b in (
+        *DataLoader(windows, 4, collate_fn=Collate(data, 2)),
+        *DataLoader(windows, 4, collate_fn=Collate(data, 2), num_workers=1, multiprocessing_context=sys.argv[2]),
+    )]
+    half = len(whole) // 2
+    assert all(map(torch.equal, whole[:half], whole[half:]))
+    plain = list(DataLoader(windows, 4))
+    assert all(map(torch.equal, whole, [values for values, _ in plain]))
+    print(half)
+"""
+    (tmp_path / "script.py").write_text(code)
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    line = [sys.executable, "-W", "ignore", str(tmp_path / "script.py"), str(tmp_path / "waves.zarr"), method]
+    ran = subprocess.run(line, capture_output=True, text=True, timeout=200, env=os.environ | {"PYTHONPATH": path})
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.split() == ["8"]
