@@ -87,8 +87,8 @@ class Training(LightningModule):
         optimizer: makes the optimiser from the parameters.
         schedule: of the learning rate; constant if ``None``.
         assessment: what validation and test compute; a rollout of 16 frames if not given.
-        compile: compile the operator with ``torch.compile``; validation and test run as written, because compiling
-            them too takes longer than they do.
+        compile: compile the operator with ``torch.compile`` for training; validation and test run as written, because
+            each part would have to be compiled once more for them.
         capture: record forward and backward pass as a CUDA graph and replay it: for networks whose kernels are shorter
             than their launches. On one GPU, without ``accumulate_grad_batches``; without effect on a CPU.
         budget: seconds of training, in place of ``trainer.max_steps``. Counted are the steps and the waiting for data;

@@ -52,7 +52,7 @@ def test_speed_measures_reading(monkeypatch: pytest.MonkeyPatch, capsys: pytest.
         assert len(row["memory"]["curve_mib"]) >= 10 and row["memory"]["spread"] >= 0
     by_well, by_store = (size["rows"][at]["warm"] for at in (0, 1))
     assert by_well["read"] > 0 == by_well["decode"] < by_store["decode"]
-    assert script.loader.table(told).count("16²") == len(size["rows"])
+    assert loaded("speed/loader.py", monkeypatch).table(told).count("16²") == len(size["rows"])
 
 
 def test_every_speed_case_can_be_built(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,6 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import loader
 import torch
 import yaml
 from torch import Tensor
@@ -228,6 +227,8 @@ def main() -> int:
     reading.add_argument("--soak", type=int, default=10_000, help="windows of the memory curve")
     given = parser.parse_args()
     if given.names == ["loader"]:
+        import loader  # needs packages that the other cases do not
+
         told = loader.run(given.points, given.windows, given.soak)
         print(json.dumps(told) if given.json else loader.table(told))
         return 0

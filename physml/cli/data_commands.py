@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from physml.cli.errors import UserError, nearest
 from physml.cli.experiment import pairs, parse, read
 from physml.cli.main import FORMATS
+from physml.cli.progress import bar
 
 if TYPE_CHECKING:
     from physml.datasets.file_writer import FileLayout
@@ -23,7 +24,6 @@ _OWN = {"out", "format", "batch", "device", "validation", "test"}
 def make(arguments: argparse.Namespace) -> int:
     """Solve an equation and store the trajectories; the same command again continues an interrupted one."""
     import torch
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
     from physml.datasets.generate import generate, plan_of
     from physml.solvers import Solver
@@ -61,18 +61,8 @@ def make(arguments: argparse.Namespace) -> int:
         raise UserError(f"data make {arguments.name}: missing: {', '.join(f'--{name}' for name in required)}")
     solver = solvers[0](**options)
     plan = plan_of(solver, **{name: own[name] for name in ("validation", "test") if name in own})
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns) as bar:
-        task = bar.add_task(f"solving {solver.name}", total=None)
-        store = generate(
-            solver, out, files=files, progress=lambda done, total: bar.update(task, completed=done, total=total), **own
-        )
+    with bar(f"solving {solver.name}") as progress:
+        store = generate(solver, out, files=files, progress=progress, **own)
     if files is not None and (lost := files.lost(plan)):
         print(f"note: files of this format do not say {'; '.join(lost)}", file=sys.stderr)
     print(f"{store.path}: {store.count} trajectories of {store.frames} frames, fingerprint {store.fingerprint}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physml.cli.errors import UserError
+from physml.cli.progress import bar
 
 if TYPE_CHECKING:
     from physml.datasets.remote import Remote
@@ -232,7 +231,7 @@ def check(arguments: argparse.Namespace) -> int:
     Returns:
         1 where there is an error, otherwise 0.
     """
-    with _progress(arguments.path) as progress:
+    with bar(f"reading {arguments.path}") as progress:
         found = apart(findings, arguments.path, arguments.window, progress)
     counts = Counter(item["severity"] for item in found)
     if arguments.json:
@@ -340,20 +339,6 @@ def _tell(found: list[Plain]) -> None:
                 )
         elif shown[key] == total[key]:
             print(f"{severity:<7}  and {total[key] - _SHOWN} more of this kind ({kind}); --json has them all")
-
-
-@contextmanager
-def _progress(path: Path | str) -> Iterator[Progress]:
-    """A bar on a terminal; nothing elsewhere."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import Progress as Bar
-
-    with Bar(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task(f"reading {path}", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _print(rows: Mapping[str, str]) -> None:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 @contextmanager
 def bar(what: str) -> Iterator[Callable[[int, int], None]]:
     """A bar on the error stream, so that what is printed can be piped; it is told what is done and what there is to do.
+    Where that stream is no terminal there is none.
 
     Args:
         what: is going on, in a few words.
@@ -23,6 +24,7 @@ def bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as shown:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, disable=not console.is_terminal) as shown:
         task = shown.add_task(what, total=None)
         yield lambda done, total: shown.update(task, completed=done, total=total)
