@@ -1,8 +1,8 @@
 """Which change buys what: the FactFormer of an experiment with one thing changed at a time, for equal seconds.
 
 ``python experiments/ablation.py`` trains each variant of ``experiments/kolmogorov2d/factformer.yaml`` below with one
-seed, without ``torch.compile`` (a GPU replays a recorded step all the same), rolls out, measures, and writes
-``ablation.json``. Interrupted, the same call continues.
+seed, rolls out, measures, and writes ``ablation.json``. Compiling is not training and does not count. Interrupted, the
+same call continues.
 """
 
 from __future__ import annotations
@@ -27,7 +27,10 @@ VARIANTS: dict[str, list[Any]] = {
     "no-positions": [OPERATOR + "positions", "null"],
     "states": ["--model.normaliser", "{class_path: physml.normalise.Standardise}"],
     "no-patches": [OPERATOR + "patch", 1, OPERATOR + "width", 96, OPERATOR + "heads", 3],
-    "patch-2": [OPERATOR + "patch", 2, OPERATOR + "width", 192, OPERATOR + "heads", 6],
+    "patch-2": [OPERATOR + "patch", 2],
+    "patch-2-width-192": [OPERATOR + "patch", 2, OPERATOR + "width", 192, OPERATOR + "heads", 6],
+    "width-256": [OPERATOR + "width", 256, OPERATOR + "heads", 8],
+    "width-512": [OPERATOR + "width", 512, OPERATOR + "heads", 16],
     "no-blend": [OPERATOR + "blend", 0],
     "depth-6": [OPERATOR + "depth", 6],
     "half-rate": ["--model.optimizer.init_args.lr", 1e-3],
@@ -56,7 +59,7 @@ if __name__ == "__main__":
     measurements, rows = Measurements(), {}
     rolled = ["--steps", given.steps, "--starts", 1]
     for name in given.only or VARIANTS:
-        fit = ["-c", file, "--seed_everything", given.seed, "--model.budget", given.budget, "--model.compile", "false"]
+        fit = ["-c", file, "--seed_everything", given.seed, "--model.budget", given.budget]
         run(name, [*fit, *VARIANTS[name]], given.out, store, rolled, measurements)
     measurements.finish()
     for name in given.only or VARIANTS:
