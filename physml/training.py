@@ -253,13 +253,14 @@ class Training(LightningModule):
         progress = self.progress
         phase = self.objective.phase(progress)
         if phase not in self._recorded:
+            self.clock.stop(self.device)  # recording and compiling are not training
             if not self._recorded:
                 self._pool = torch.cuda.graph_pool_handle() if self.device.type == "cuda" else None
             self._recorded[phase] = RecordedStep(
                 lambda batch: self._terms(batch, progress), batch, list(self.parameters()), self.device, self._pool
             )
             self._reseed()
-            self.clock.drop()  # recording and compiling are not training
+            self.clock.start()
         terms, self._gradients = self._recorded[phase](batch)
         return terms
 

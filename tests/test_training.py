@@ -365,8 +365,13 @@ def test_training_compiles_and_validation_does_not(store: TrajectoryStore, tmp_p
     assert compiled and all(compiled)
 
 
-def test_a_budget_ends_the_run_and_drives_the_schedule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each step of a false clock takes a second; validation and checkpoints take a thousand and do not count."""
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_budget_ends_the_run_and_drives_the_schedule(
+    recorded: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each step of a false clock takes a second; validation, checkpoints and recording, of which there are two, take a
+    thousand and do not count. Nor does what was counted before get lost by them.
+    """
     now = [0.0]
     monkeypatch.setattr("physml.clock.time.perf_counter", lambda: now[0])
 
@@ -380,7 +385,15 @@ def test_a_budget_ends_the_run_and_drives_the_schedule(tmp_path: Path, monkeypat
         def on_save_checkpoint(self, *_: Any) -> None:
             now[0] += 1000.0
 
-    made = module(budget=10.0)
+    class SlowToRecord(Replay):
+        def __init__(self, *arguments: Any) -> None:
+            now[0] += 1000.0
+            super().__init__(*arguments)
+
+    made = module(budget=10.0, capture=recorded, objective=NextStep(calls=2, chained_from=0.5))
+    Replay.parameters = list(made.parameters())
+    monkeypatch.setattr("physml.capture.Captured", SlowToRecord)
+    monkeypatch.setattr(Training, "_can_record", recorded)
     rates: list[float] = []
 
     class Rates(Callback):
