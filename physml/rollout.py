@@ -18,6 +18,8 @@ from torch import Tensor
 
 from physml.capture import Captured
 from physml.configured import version_of
+from physml.datasets.places import local
+from physml.datasets.remote import is_url
 from physml.datasets.store import FORMAT, add_coordinate, consolidate, create_state, open_group, read_state
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.windows import Windows
@@ -198,7 +200,7 @@ def write_rollout(
     Returns:
         The path written.
     """
-    out, stride = Path(out), frame_stride(emulator, data)
+    out, stride = local(out, "out"), frame_stride(emulator, data)
     history = emulator.frames if history is None else history
     if history < emulator.frames:
         raise ValueError(f"history: got {history}, the emulator reads {emulator.frames} frames; give at least as many.")
@@ -211,7 +213,7 @@ def write_rollout(
         "complete": False,
         "layout": layout.to_plain(),
         "source": {
-            "path": os.path.abspath(data.path),
+            "path": data.path if is_url(data.path) else os.path.abspath(data.path),
             "name": data.name,
             "fingerprint": data.fingerprint,
             "split": split,

@@ -30,7 +30,7 @@ def conversions(source: Path, folder: Path) -> dict[str, Any]:
 
 
 def run(source: str, out: Path, moment: str, log: Path) -> None:
-    from physml.datasets import convert, open_trajectories, store
+    from physml.datasets import convert, journal, open_trajectories, store
 
     what, _, number = moment.partition(" ")
     counts: dict[str, int] = {}
@@ -52,7 +52,7 @@ def run(source: str, out: Path, moment: str, log: Path) -> None:
         (store.StoreWriter, "_write", "block"),
         (store.StoreWriter, "_write_static", "static"),
         (store.StoreWriter, "read_back", "check"),
-        (convert._Journal, "add", "line"),
+        (journal.Journal, "add", "line"),
     ):
         setattr(owner, name, watched(kind, getattr(owner, name)))
     if what == "end":  # complete, but its metadata are not gathered yet

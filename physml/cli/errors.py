@@ -124,6 +124,8 @@ def did_you_mean(name: str, candidates: Iterable[str]) -> str:
 
 def missing(path: Path, kind: str = "file") -> UserError:
     """The error for a path that is not there, with the nearest name that is."""
+    if os.path.lexists(path):
+        return UserError(f"{path} is a link that leads nowhere", expected=f"a {kind}")
     gone = path
     while not os.path.isdir(gone.parent):
         gone = gone.parent

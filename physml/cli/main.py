@@ -82,6 +82,15 @@ def _data(text: str) -> Path | str:
     return text if "://" in text else Path(text)
 
 
+def _local(text: str) -> Path:
+    """A path of this machine; a URL would become a folder called ``s3:``."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(
+            f"got the URL {text}, expected a path of this machine (data are read from URLs, nothing is written there)"
+        )
+    return Path(text)
+
+
 def _count(text: str) -> int:
     try:
         number = int(text)
@@ -102,6 +111,22 @@ def _indices(text: str) -> tuple[int, ...]:
     return tuple(map(int, text.split(",")))
 
 
+def _seconds(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < float("inf"):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected seconds, above 0")
+    return number
+
+
+def _span(text: str) -> slice:
+    if not re.fullmatch(r"\d*:\d*(:[1-9]\d*)?", text):
+        raise argparse.ArgumentTypeError(f"got {text!r}, expected START:STOP or START:STOP:STEP: 0:100:2, :50, ::4")
+    return slice(*(int(part) if part else None for part in text.split(":")))
+
+
 # --------------------------------------------------------------------------------------------------------- arguments
 
 
@@ -109,7 +134,7 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-c",
         "--config",
-        type=Path,
+        type=_local,
         required=True,
         action="append",
         metavar="YAML",
@@ -123,7 +148,7 @@ def _experiment(parser: argparse.ArgumentParser) -> None:
 
 def _measure(parser: argparse.ArgumentParser) -> None:
     _experiment(parser)
-    parser.add_argument("checkpoint", type=Path, nargs="?", metavar="CKPT", help="weights to measure")
+    parser.add_argument("checkpoint", type=_local, nargs="?", metavar="CKPT", help="weights to measure")
 
 
 def _info(parser: argparse.ArgumentParser) -> None:
@@ -133,7 +158,7 @@ def _info(parser: argparse.ArgumentParser) -> None:
 
 
 def _rollout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("checkpoint", type=Path, metavar="CKPT", help="a checkpoint of 'physml fit', or: persistence")
+    parser.add_argument("checkpoint", type=_local, metavar="CKPT", help="a checkpoint of 'physml fit', or: persistence")
     parser.add_argument("--data", type=_data, required=True, metavar="STORE", help="where the first frames come from")
     parser.add_argument("--split", default="test", help="split of the data (default: test)")
     start = parser.add_mutually_exclusive_group()
@@ -142,23 +167,23 @@ def _rollout(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=_count, required=True, metavar="N", help="frames to predict")
     parser.add_argument("--stride", type=_count, metavar="N", help="of persistence: stored frames a step (default: 1)")
     parser.add_argument("--history", type=_count, metavar="N", help="known frames: models given as many start together")
-    parser.add_argument("--out", type=Path, required=True, metavar="X.zarr", help="the store to write")
+    parser.add_argument("--out", type=_local, required=True, metavar="X.zarr", help="the store to write")
 
 
 def _evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
+    parser.add_argument("rollout", type=_local, metavar="X.zarr", help="what 'physml rollout' wrote")
     parser.add_argument("--truth", type=_data, metavar="STORE", help="the data; if not given, those it started from")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the results")
+    parser.add_argument("--out", type=_local, required=True, metavar="DIR", help="folder for the results")
     parser.add_argument("--report", action="store_true", help="also write a page with figures, DIR/report/index.html")
 
 
 def _compare(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder for the comparison")
+    parser.add_argument("folders", type=_local, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
+    parser.add_argument("--out", type=_local, required=True, metavar="DIR", help="folder for the comparison")
 
 
 def _plot_rollout(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("rollout", type=Path, metavar="X.zarr", help="what 'physml rollout' wrote")
+    parser.add_argument("rollout", type=_local, metavar="X.zarr", help="what 'physml rollout' wrote")
     parser.add_argument("--truth", type=_data, metavar="STORE", help="the data, to show beside it")
     parser.add_argument("--sample", type=_index, default=0, metavar="I", help="which of the starts (default: 0)")
     parser.add_argument("--field", metavar="NAME", help="which field (default: the first)")
@@ -167,46 +192,57 @@ def _plot_rollout(parser: argparse.ArgumentParser) -> None:
 def _plot_fields(parser: argparse.ArgumentParser) -> None:
     _plot_rollout(parser)
     parser.add_argument("--leads", type=_indices, metavar="1,8,32", help="which frames after the start")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+    parser.add_argument("--out", type=_local, required=True, metavar="FILE", help=".png, .pdf or .svg")
 
 
 def _plot_animation(parser: argparse.ArgumentParser) -> None:
     _plot_rollout(parser)
     parser.add_argument("--fps", type=_count, default=12, metavar="N", help="frames a second (default: 12)")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".gif or .mp4")
+    parser.add_argument("--out", type=_local, required=True, metavar="FILE", help=".gif or .mp4")
 
 
 def _plot_results(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("folders", type=Path, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
-    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=".png, .pdf or .svg")
+    parser.add_argument("folders", type=_local, nargs="+", metavar="DIR", help="folders that 'physml evaluate' wrote")
+    parser.add_argument("--out", type=_local, required=True, metavar="FILE", help=".png, .pdf or .svg")
 
 
 def _data_make(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", metavar="NAME", help=", ".join(data_names()) or "a solver or a source")
-    parser.add_argument("-c", "--config", type=Path, metavar="YAML", help="a recipe with the options")
-    parser.add_argument("--out", type=Path, metavar="STORE", help="the store to write")
+    parser.add_argument("name", metavar="NAME", help=", ".join(solver_names()) or "a solver")
+    parser.add_argument("-c", "--config", type=_local, metavar="YAML", help="a recipe with the options")
+    parser.add_argument("--out", type=_local, metavar="STORE", help="the store to write")
     parser.add_argument(
         "--format", choices=FORMATS, metavar="|".join(FORMATS), help="of what is written (default: zarr, our own store)"
     )
-    parser.add_argument_group("options", "those of the solver or the source: --trajectories 20 --reynolds 500 ...")
+    parser.add_argument_group("options", "those of the solver: --trajectories 20 --reynolds 500 ...")
 
 
 def _data_path(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=_data, metavar="PATH", help="a store, a file or a folder of files")
     parser.add_argument("--window", type=_count, default=8, metavar="N", help="frames read together (default: 8)")
+    parser.add_argument(
+        "--patience",
+        type=_seconds,
+        default=60.0,
+        metavar="S",
+        help="give up after S seconds without reading (default: 60)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
 def _data_inspect(parser: argparse.ArgumentParser) -> None:
     _data_path(parser)
-    parser.add_argument("--picture", type=Path, metavar="FILE", help="also draw it: .png, .pdf or .svg")
+    parser.add_argument("--picture", type=_local, metavar="FILE", help="also draw it: .png, .pdf or .svg")
     parser.add_argument("--trajectory", type=_index, default=0, metavar="I", help="which one to draw (default: 0)")
 
 
 def _data_convert(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", type=_data, metavar="SRC", help="a data set of any format that is read")
-    parser.add_argument("store", type=Path, metavar="DST", help="the store to write, NAME.zarr")
-    parser.add_argument("--map", type=Path, metavar="FILE", help="a mapping file that says what the arrays of SRC mean")
+    parser.add_argument("store", type=_local, metavar="DST", help="the store to write, NAME.zarr")
+    parser.add_argument("--map", type=_local, metavar="FILE", help="a mapping file: what the arrays of SRC mean")
+    parser.add_argument("--fields", nargs="+", metavar="NAME", help="fields to keep (default: all)")
+    parser.add_argument("--static", nargs="*", metavar="NAME", help="the same of those without time; may be none")
+    parser.add_argument("--frames", type=_span, metavar="A:B:N", help="frames to keep, every N-th from A to before B")
+    parser.add_argument("--trajectories", type=_span, metavar="A:B:N", help="trajectories to keep, likewise")
     parser.add_argument("--workers", type=_count, default=1, metavar="N", help="processes that write (default: 1)")
 
 
@@ -278,28 +314,29 @@ COMMANDS: dict[str, Command] = {
         "x.zarr --out rollout.gif", _plot_animation, _PLOT,
     ),
     "data make": Command(
-        _DATA, "solve an equation, or convert foreign files, into a store",
+        _DATA, "solve an equation into a store",
         f"NAME [-c YAML] [--out STORE] [--format {'|'.join(FORMATS)}] [--OPTION VALUE ...]",
         "kolmogorov2d --trajectories 20 --frames 48 --reynolds 200 --out demo.zarr", _data_make,
-        "physml.cli.data_commands:make",
+        "physml.cli.data_make:make",
     ),
     "data inspect": Command(
         _DATA, "say what a data set holds, and draw it",
-        "PATH [--picture FILE] [--trajectory I] [--window N] [--json]",
-        "kolmogorov2d/demo.zarr --picture demo.png", _data_inspect, "physml.cli.inspection:inspect",
+        "PATH [--picture FILE] [--trajectory I] [--window N] [--patience S] [--json]",
+        "kolmogorov2d/demo.zarr --picture demo.png", _data_inspect, "physml.cli.data_inspect:inspect",
     ),
     "data check": Command(
-        _DATA, "read a data set once and say all that is wrong with it", "PATH [--window N] [--json]",
-        "kolmogorov2d/demo.zarr", _data_path, "physml.cli.inspection:check",
+        _DATA, "read a data set once and say all that is wrong with it", "PATH [--window N] [--patience S] [--json]",
+        "kolmogorov2d/demo.zarr", _data_path, "physml.cli.data_check:check",
     ),
     "data convert": Command(
-        _DATA, "write a data set of any format to a store, or continue where it stopped",
-        "SRC DST [--map FILE] [--workers N]",
-        "kolmogorov2d/demo.zarr copy.zarr --workers 4", _data_convert, "physml.cli.conversion_commands:convert",
+        _DATA, "write a data set of any format, or a part of it, to a store; or continue where it stopped",
+        "SRC DST [--map FILE] [--fields NAME ...] [--static NAME ...] [--frames A:B:N] [--trajectories A:B:N] "
+        "[--workers N]",
+        "kolmogorov2d/demo.zarr copy.zarr --workers 4", _data_convert, "physml.cli.data_convert:convert",
     ),
     "data stats": Command(
         _DATA, "measure the fields of a split: mean, deviation, range", "PATH [--split train] [--workers N] [--json]",
-        "kolmogorov2d/demo.zarr --split test", _data_stats, "physml.cli.conversion_commands:stats",
+        "kolmogorov2d/demo.zarr --split test", _data_stats, "physml.cli.data_stats:stats",
     ),
     "doctor": Command(
         _MACHINE, "say what this machine has, and what would fail on it", "[--json] [--full]",
@@ -325,15 +362,16 @@ def overview() -> str:
     return "\n".join([*text, "", _FOOT])
 
 
-def data_names() -> list[str]:
-    """What ``data make`` can make: the modules that define a solver or an adapter of foreign files."""
-    package = Path(__file__).resolve().parents[1]
-    found = []
-    for folder, base in (("solvers", "Solver"), ("datasets", "Trajectories")):
-        for file in sorted((package / folder).glob("*.py")):
-            if re.search(rf"^class (?!TrajectoryStore)\w+\((?:\w+, *)*{base}\b", file.read_text("utf-8"), re.MULTILINE):
-                found.append(file.stem)
-    return found
+def solver_names() -> list[str]:
+    """What ``data make`` can make: the modules that define a solver."""
+    return _defining("solvers", "Solver")
+
+
+def _defining(folder: str, base: str) -> list[str]:
+    """Modules of a folder that define a subclass, without importing them."""
+    files = sorted((Path(__file__).resolve().parents[1] / folder).glob("*.py"))
+    made = re.compile(rf"^class \w+\((?:\w+, *)*{base}\b", re.MULTILINE)
+    return [file.stem for file in files if made.search(file.read_text("utf-8"))]
 
 
 # ----------------------------------------------------------------------------------------------------------- parsing
@@ -458,10 +496,16 @@ def _read_experiment(arguments: argparse.Namespace) -> None:
 
 
 def _known_data(name: str) -> None:
-    names = data_names()
-    if name not in names:
-        listed = f"one of {', '.join(names)}" if names else ""
-        raise UserError(f"data make: nothing is called {name!r}", expected=listed, hint=did_you_mean(name, names))
+    names = solver_names()
+    if name in names:
+        return
+    if name in _defining("datasets", "Trajectories"):
+        raise UserError(
+            f"{name} is read where it lies; there is nothing to make",
+            hint="give its folder to the commands that take a STORE; 'physml data inspect FOLDER' looks at it",
+        )
+    listed = f"one of {', '.join(names)}" if names else ""
+    raise UserError(f"data make: nothing is called {name!r}", expected=listed, hint=did_you_mean(name, names))
 
 
 def _check_paths(arguments: argparse.Namespace) -> None:
@@ -494,9 +538,16 @@ def _check_paths(arguments: argparse.Namespace) -> None:
 def _check_store(path: Path | str) -> None:
     if isinstance(path, str):
         return  # a URL; opening it asks
-    root = Path(os.environ.get("PHYSML_DATA") or "data")
+    given = os.environ.get("PHYSML_DATA") or "data"
+    root = Path(given)
+    if "://" in given:
+        raise UserError(
+            f"PHYSML_DATA is the URL {given}", expected="a folder of this machine", hint="give URLs of data in full"
+        )
     if path.exists() or (root / path).exists():
         return
+    if os.path.lexists(path):
+        raise missing(path, "data set")
     near = missing(path, "data set").hint or missing(root / path, "data set").hint
     remedy = "make it with 'physml data make', or set PHYSML_DATA to the folder that holds it"
     raise UserError(f"no data set {path}" + ("" if path.is_absolute() else f", nor {root / path}"), hint=near or remedy)

@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from physml.datasets.hdf5 import refuse_elsewhere
 from physml.datasets.storage import Chunks, of_hdf5
 
 SUFFIXES = (".npy", ".npz", ".mat", ".pt", ".pth", ".h5", ".hdf5")
@@ -31,11 +32,16 @@ BROKEN = (
     RuntimeError,
     NotImplementedError,
     MemoryError,
+    SystemError,
     zlib.error,
     zipfile.BadZipFile,
     pickle.UnpicklingError,
 )
 """What the reading libraries raise for files that are damaged or something else."""
+
+
+_PICKLED = ("allow_pickle", "pickled", "unsupported global", "not an allowed global")
+"""What numpy and torch say where they would have to unpickle, in small letters."""
 
 
 class Stored:
@@ -81,8 +87,15 @@ def open_array(file: Path, name: str, where: str) -> Any:
         array = readers[file.suffix](file, name, where)
     except _Refused as problem:
         raise ValueError(str(problem)) from None
-    except BROKEN as problem:
-        if "allow_pickle" in str(problem) or "Unsupported global" in str(problem) or "pickled" in str(problem):
+    except MemoryError as problem:
+        raise ValueError(
+            f"{file}: needs more memory than there is ({brief(problem)}); save it as .npy or HDF5, which are read by "
+            "windows."
+        ) from None
+    except ImportError:
+        raise
+    except Exception as problem:  # whatever a library makes of bytes that are no such file
+        if any(words in str(problem).lower() for words in _PICKLED):
             raise ValueError(
                 f"{file}: holds pickled objects, which are never loaded, for they can run code; save numbers only."
             ) from None
@@ -165,6 +178,10 @@ def _hdf5(file: Path, name: str, where: str) -> Stored:
         known: list[str] = []
         opened.visititems(lambda key, item: known.append(key) if isinstance(item, h5py.Dataset) else None)
         found = opened[_named(file, name, where, [key for key in known if not key.startswith("#refs#")])]
+    try:
+        refuse_elsewhere(found, f"{where}: array {found.name} of {file.name}")
+    except ValueError as problem:
+        raise _Refused(str(problem)) from None
     if "MATLAB_empty" in found.attrs:
         raise _Refused(f"{where}: array {name} of {file.name} is empty.")
     return Stored(opened, found, file.suffix == ".mat")

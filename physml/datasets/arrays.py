@@ -29,7 +29,8 @@ key                     what
 ``axes``                by name, in the order in which the layout has them
 ``mask``                an array over the axes; ``marks: fluid`` or ``marks: solid`` says what is not zero in it
 ``time``, ``split``     see above, and :func:`physml.datasets.mapping.split`
-``provenance``          how the data came to be: any keys and values, which nothing here reads
+``provenance``          how the data came to be: any keys with plain values, which nothing here reads; ``mapping``
+                        and ``source``, the names of the files, unless these are given
 ======================  ===================================================================================
 
 What is read when: ``.npy`` and ``.pt`` are mapped into memory; HDF5, MATLAB's version 7.3 too, is read by windows.
@@ -44,6 +45,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -56,6 +58,7 @@ from torch import Tensor
 from physml.datasets import mapping
 from physml.datasets.array_files import BROKEN, Stored, brief, open_array
 from physml.datasets.mapping import SUFFIX, Section
+from physml.datasets.plain import plain
 from physml.datasets.storage import Chunks, Storage
 from physml.datasets.trajectories import Statistics, Trajectories
 from physml.fields import Axis, Boundary, Field, Grid, Layout
@@ -143,10 +146,10 @@ class Arrays(Trajectories):
         self.parameters = self._parameters(whole)
         parted = whole.section("split", None) if whole.take("split", None) is not None else None
         self.segments = mapping.split(parted, self.count, self.frames)
-        told = whole.section("provenance", {}).values
+        told = plain(whole.section("provenance", {}).values, f"{path}: provenance")
         whole.finish()
         files = dict.fromkeys(file.name for source in (*self._fields, *self._static) for file in source.files)
-        self.provenance = {**told, "mapping": self._file.name, "source": list(files)}
+        self.provenance = {"mapping": self._file.name, "source": list(files), **told}
 
     # The mapping file
 
@@ -462,6 +465,11 @@ class Arrays(Trajectories):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
         return mapping.fingerprint(self)
+
+    def identify(self, *, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+        if "fingerprint" not in vars(self):
+            self.fingerprint = mapping.fingerprint(self, progress)
+        return self.fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_arrays": OrderedDict(), "_process": -1}

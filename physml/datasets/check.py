@@ -4,13 +4,16 @@
 kind                      severity  found where
 ========================  ========  ================================================================================
 ``opening``               error     the path cannot be opened: files are truncated, corrupt, of a wrong type, without a
-                                    needed attribute, pickled; the words are those of the adapter that refused it
+                                    needed attribute, pickled; the words are those of the adapter that refused it; or
+                                    reading crashes or hangs, as ``physml data check`` finds from another process
 ``remark``                warning   an adapter warned while it opened the files
 ``unreadable``            error     frames or static fields cannot be decoded, or their checksum is wrong
 ``not finite``            error     values are NaN or infinite
 ``times``                 error     stored times repeat, fall, are uneven or contradict the interval of the layout
 ``statistics``            error     stored statistics are not those of the data
 ``statistics``            warning   published statistics are far from those of the data, which may be a part only
+``statistics``            note      published statistics, which weigh all points equally, are not held against the data
+                                    where an axis is not uniform
 ``leak``                  error     splits share frames of a trajectory, or hold trajectories that are equal throughout
 ``leak``                  warning   splits touch without a gap, or hold trajectories that begin alike
 ``repeated``              warning   a frame equals the one before; a trajectory or a span of one is there twice
@@ -24,6 +27,7 @@ kind                      severity  found where
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -34,10 +38,10 @@ from typing import Any, Literal
 import numpy as np
 
 from physml.datasets import hdf5, mapping
-from physml.datasets.moments import Moments
+from physml.datasets.moments import Moments, quadrature
 from physml.datasets.opening import locate, open_trajectories
 from physml.datasets.remote import Place
-from physml.datasets.storage import Storage, cut_short
+from physml.datasets.storage import Storage
 from physml.datasets.trajectories import Accumulator, NotFinite, Segment, Statistics, Trajectories
 from physml.fields import Field
 
@@ -47,7 +51,7 @@ Kind = Literal[
     "unused",
 ]  # fmt: skip
 
-_BROKEN = (ValueError, OSError, RuntimeError, KeyError)  # the last two of HDF5, whose structure may be damaged anywhere
+_BROKEN = (ValueError, OSError, RuntimeError, KeyError, MemoryError, SystemError)  # as libraries of C raise them
 _BLOCK_BYTES = 1 << 24  # of frames held in memory at once, unless one chunk has more
 _LARGEST_CHUNK = 1 << 28  # beyond this a chunk is read in parts, each of which decodes all of it
 _HEAD = 4  # frames by which trajectories are held against each other
@@ -94,13 +98,17 @@ class Finding:
 
 
 def check_path(
-    path: str | Place, *, window: int = 8, progress: Callable[[int, int], None] = lambda done, total: None
+    path: str | Place,
+    *,
+    window: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    reading: Callable[[int, int], None] = lambda trajectory, frame: None,
 ) -> list[Finding]:
     """Everything that is wrong with what lies at a path; what cannot be opened is an error like others.
 
     Args:
         path: as for :func:`physml.datasets.open_trajectories`.
-        window, progress: as for :func:`check`.
+        window, progress, reading: as for :func:`check`.
 
     Raises:
         FileNotFoundError: where nothing is there.
@@ -115,11 +123,15 @@ def check_path(
             return [_refusal("opening", refusal, str(found)) for refusal in refusals]
     remarks = dict.fromkeys(str(item.message) for item in said if item.category is UserWarning)
     opened = [replace(_refusal("remark", text, str(found)), severity="warning") for text in remarks]
-    return _ordered([*opened, *check(data, window=window, progress=progress)])
+    return _ordered([*opened, *check(data, window=window, progress=progress, reading=reading)])
 
 
 def check(
-    data: Trajectories, *, window: int = 8, progress: Callable[[int, int], None] = lambda done, total: None
+    data: Trajectories,
+    *,
+    window: int = 8,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+    reading: Callable[[int, int], None] = lambda trajectory, frame: None,
 ) -> list[Finding]:
     """Everything that is wrong with a data set, errors first.
 
@@ -130,20 +142,21 @@ def check(
         data: any data set that could be opened.
         window: frames that a training step reads together, for the cost of chunks.
         progress: called with frames done and to do.
+        reading: called with trajectory and first frame of what is read next.
     """
     if window < 1:
         raise ValueError(f"window: got {window}, expected 1 frame or more.")
     storage = data.storage()
-    reading = _Reading(data, storage)
+    whole = _Reading(data, storage, reading)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of what becomes a finding
-        reading.run(progress)
+        whole.run(progress)
         found = [
             *_times(data),
             *_splits(data),
             *_cut_short(storage),
             *_chunks(data, storage, window),
-            *reading.findings(),
+            *whole.findings(),
         ]
     return _ordered(found)
 
@@ -223,9 +236,35 @@ def _splits(data: Trajectories) -> Iterator[Finding]:
 
 
 def _cut_short(storage: Storage) -> Iterator[Finding]:
-    for file, size, told in cut_short(storage.files):
-        what = f"a chunk of {told} bytes is {size} bytes long; what is read of it is not what was written"
-        yield Finding("error", "unreadable", what, "copy or make the file again", file)
+    """Chunks of zarr arrays that Blosc compressed and that are not as long as they say.
+
+    Blosc decompresses such a chunk to whatever follows it in memory, and no error comes of it unless a checksum is
+    stored too. A chunk begins with a header of sixteen bytes, of which the last four are its length
+    (README_CHUNK_FORMAT of c-blosc 1).
+    """
+    folders = {path for path in map(Path, storage.files) if path.name in (".zarray", "zarr.json")}
+    arrays = {path.parent for path in folders if _ends_in_blosc(path)}
+    for file in storage.files if arrays else ():
+        path = Path(file)
+        if path.name.startswith(".") or path.name == "zarr.json" or arrays.isdisjoint(path.parents):
+            continue
+        with open(path, "rb") as raw:
+            head = raw.read(16)
+        size, told = path.stat().st_size, int.from_bytes(head[12:], "little")
+        if len(head) < 16 or size != told:
+            what = f"a chunk of {max(16, told)} bytes is {size} bytes long; what is read of it is not what was written"
+            yield Finding("error", "unreadable", what, "copy or make the file again", file)
+
+
+def _ends_in_blosc(metadata: Path) -> bool:
+    """Whether Blosc is the last thing done to a chunk of this array."""
+    try:
+        plain = json.loads(metadata.read_text("utf-8"))
+        if metadata.name == ".zarray":
+            return bool(plain["compressor"]["id"] == "blosc")
+        return bool(plain["node_type"] == "array" and plain["codecs"][-1]["name"] == "blosc")
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return False
 
 
 def _chunks(data: Trajectories, storage: Storage, window: int) -> Iterator[Finding]:
@@ -275,8 +314,8 @@ class _Trajectory:
 class _Reading:
     """One pass over all frames."""
 
-    def __init__(self, data: Trajectories, storage: Storage) -> None:
-        self._data, self._storage = data, storage
+    def __init__(self, data: Trajectories, storage: Storage, reading: Callable[[int, int], None]) -> None:
+        self._data, self._storage, self._at = data, storage, reading
         self._train = Accumulator(data.layout)
         self._rows: list[_Trajectory] = []
         self._runs: list[tuple[int, _Run]] = []
@@ -301,6 +340,7 @@ class _Reading:
             done += data.length(row)
 
     def _read_static(self, row: int) -> np.ndarray | None:
+        self._at(row, 0)
         try:
             return self._data.read_static(row)
         except _BROKEN as problem:
@@ -346,6 +386,7 @@ class _Reading:
         length = self._data.length(row)
         for start in range(0, length, self._block):
             stop = min(start + self._block, length)
+            self._at(row, start)
             try:
                 yield start, self._data.read(row, start, stop)
                 continue
@@ -354,6 +395,7 @@ class _Reading:
                     yield start, problem
                     continue
             for frame in range(start, stop):
+                self._at(row, frame)
                 try:
                     yield frame, self._data.read(row, frame, frame + 1)
                 except _BROKEN as problem:
@@ -397,7 +439,10 @@ class _Reading:
         yield from self._repeated()
         yield from self._alike()
         yield from self._constant()
-        if self._storage.statistics != "measured" and self._whole_train and self._train.frames:
+        if self._storage.statistics == "published" and quadrature(self._data.layout.grid) is not None:
+            what = "points count the same in published statistics, and axes are not uniform: they were not compared"
+            yield Finding("note", "statistics", what, "'physml data stats' measures weighted ones", self._data.path)
+        elif self._storage.statistics != "measured" and self._whole_train and self._train.frames:
             yield from self._contradictions()
 
     def _unusable(self) -> Iterator[Finding]:
@@ -505,6 +550,8 @@ def _differences(
         for name, mean in told.number_mean.items():
             scale = true.number_std.get(name) or abs(true.number_mean.get(name, 0.0))
             rows.append((name, "number_mean", mean, true.number_mean.get(name, np.nan), scale))
+            deviation = true.number_std.get(name, np.nan)
+            rows.append((name, "number_std", told.number_std.get(name, np.nan), deviation, scale))
         if not any(_apart(*row[2:], limit) for row in rows):
             rows.append(("", "energy", told.energy, true.energy, true.energy))
     for name, quantity, got, expected, scale in rows:

@@ -1,16 +1,16 @@
 """Any data set to the canonical store: in pieces, continued after a kill, and read back.
 
-Beside the store, while it is not complete, lies a folder ``.NAME.zarr.progress`` with a line for each block that was
-written: trajectory, first frame, SHA-256 of the values as the source gave them. A run writes what no line tells of, so
-that a killed one is continued and the result is the same, bit for bit. When all is written, every block is read back
-and held against its line, and the same pass gathers the statistics. A block that differs loses its line.
+Beside the store, while it is not complete, lies a folder ``.NAME.zarr.converting`` with a line for each block that was
+written: trajectory, first frame, SHA-256 of the values as the source gave them; and with the size and the time of
+change of every file of the source. A run writes what no line tells of, so that a killed one is continued and the result
+is the same, bit for bit, as long as the source stays as it is: one whose files have changed is refused. When all is
+written, every block is read back and held against its line, and the same pass gathers the statistics. A block that
+differs loses its line.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
-import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,9 +20,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from physml.datasets.journal import Journal, State, change, claimed, forget, keep, state_of
+from physml.datasets.places import local
+from physml.datasets.plain import plain
 from physml.datasets.store import StoreWriter, TrajectoryStore, consolidate, open_group
 from physml.datasets.trajectories import Accumulator, Segment, Trajectories
 from physml.datasets.workers import Workers
+from physml.datasets.writing import first_difference
 
 _PIECE_BYTES = 1 << 25  # of single precision, read from the source at once
 _STATIC = -1  # in place of a first frame
@@ -34,6 +38,7 @@ def convert(
     *,
     workers: int = 1,
     progress: Callable[[int, int], None] = lambda done, total: None,
+    identifying: Callable[[int, int], None] = lambda done, total: None,
 ) -> TrajectoryStore:
     """Write a data set to a store: values, layout, segments, parameters, static fields, lengths and provenance.
 
@@ -44,16 +49,19 @@ def convert(
         out: the zarr folder. One that was begun from the same data is continued; one that is complete is only opened.
         workers: processes that write (see :class:`physml.datasets.workers.Workers`); the store is the same.
         progress: called with frames done and to do; each is written and read back.
+        identifying: the same before that, for a data set whose fingerprint is found by reading all of it: mapped
+            arrays, netCDF, zarr of other programs.
 
     Returns:
         The finished store, open.
 
     Raises:
-        ValueError: where ``out`` holds something else, or was begun from data that have changed since; where a value is
-            not finite; where a block that is read back is not what was written: it names trajectory and frames.
+        ValueError: where ``out`` is a URL, holds something else, was begun from data that have changed since, or is
+            being written by another process; where the source changes meanwhile; where a value is not finite; where a
+            block that is read back is not what was written: it names trajectory and frames.
         OSError: where the disk has no room, before anything is written.
     """
-    out = Path(out)
+    out = local(out, "out")
     if out.suffix != ".zarr":
         raise ValueError(f"out: got {str(out)!r}, expected a name that ends in .zarr.")
     if not data.segments.get("train"):
@@ -61,19 +69,44 @@ def convert(
             f"{data.path}: has splits {', '.join(data.segments) or 'none'}; a store needs a split 'train' to measure "
             "statistics. Convert the folder that holds all splits, or name them in a mapping file."
         )
-    folder = out.with_name(f".{out.name}.progress")
-    origin = _origin(data)
-    if _is_made(out, origin):
-        if folder.exists():  # it was killed after the last step but one
+    folder = out.with_name(f".{out.name}.converting")
+    look = partial(state_of, data.storage().files, besides=[out, folder])
+    state = look()  # before anything is read
+    data.identify(progress=identifying)
+    origin = plain(data.origin(), data.path)
+    if _is_made(out, origin) and not folder.exists():
+        return TrajectoryStore(out)
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with claimed(folder):
+        if _is_made(out, origin):  # it was killed after the last step but one
             consolidate(out)
             shutil.rmtree(folder)
-        return TrajectoryStore(out)
+            return TrajectoryStore(out)
+        return _continued(data, origin, (state, look), out, folder, workers, progress)
+
+
+def _continued(
+    data: Trajectories,
+    origin: Mapping[str, Any],
+    source: tuple[State, Callable[[], State]],
+    out: Path,
+    folder: Path,
+    workers: int,
+    progress: Callable[[int, int], None],
+) -> TrajectoryStore:
+    """What is still to be done, by the only process that does it; ``source`` is how it was, and what looks anew."""
+    state, look = source
     lengths = [data.length(row) for row in range(data.count)]
-    out.parent.mkdir(parents=True, exist_ok=True)
     if not (out.exists() and any(out.iterdir())):
-        shutil.rmtree(folder, ignore_errors=True)  # of a store that was deleted
-    done, stage = _Journal.read(folder)
+        forget(folder)
+    done, stage = Journal.read(folder)
     _check_room(data, lengths, out, done)
+    begun = keep(folder, state)
+    if differs := change(begun, state):
+        raise ValueError(
+            f"{out}: the source has changed since this was begun: {differs}. Delete {out} to begin anew, or give "
+            "another name."
+        )
     writer = StoreWriter(
         out,
         name=data.name,
@@ -88,36 +121,29 @@ def convert(
     if done or not writer.created:
         for torn in out.rglob("*.partial"):  # of a block that was being written
             torn.unlink()
-    folder.mkdir(exist_ok=True)
     total = 2 * sum(lengths)
     so_far = sum(_frames(lengths, writer.chunk_frames, key) for key in done)
     progress(so_far, total)
-    with Workers(_Job(data, writer, _Journal(folder, stage)), workers) as pool:
+    with Workers(_Job(data, writer, Journal(folder, stage)), workers) as pool:
         for frames in pool.each(_write, list(_pieces(writer, lengths, done))):
             so_far += frames
             progress(so_far, total)
-        done, _ = _Journal.read(folder)
+        done, _ = Journal.read(folder)
         rows = [_Row(row, length, _digests(done, writer, row, length)) for row, length in enumerate(lengths)]
         whole = Accumulator(data.layout)
         for row, gathered in zip(rows, pool.each(_verify, rows), strict=True):
             whole.merge(gathered)
             so_far += row.frames
             progress(so_far, total)
+    if differs := change(begun, look()):
+        raise ValueError(
+            f"{out}: the source has changed while it was read: {differs}. Blocks of two versions may be in the store; "
+            f"delete {out}, and give the same command again when nothing writes to the source."
+        )
     digests = [hashlib.sha256("".join(row.digests.values()).encode()).hexdigest() for row in rows]
     store = writer.finish(digests, whole)
     shutil.rmtree(folder)
     return store
-
-
-def _origin(data: Trajectories) -> dict[str, Any]:
-    """Where the data come from: nothing in it depends on the machine."""
-    kind = type(data)
-    return {
-        "adapter": f"{kind.__module__}.{kind.__qualname__}",
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "provenance": dict(data.provenance),
-    }
 
 
 def _is_made(out: Path, origin: Mapping[str, Any]) -> bool:
@@ -128,14 +154,14 @@ def _is_made(out: Path, origin: Mapping[str, Any]) -> bool:
     """
     if not (out.exists() and (not out.is_dir() or any(out.iterdir()))):
         return False
-    _, plain = open_group(out, "trajectories")
-    found = plain.get("provenance", {}).get("converted")
+    _, told = open_group(out, "trajectories")
+    found = told.get("provenance", {}).get("converted")
     if not isinstance(found, Mapping):
         raise ValueError(f"{out}: holds a store that was not converted; give another name, or delete it.")
-    if found.get("fingerprint") == origin["fingerprint"]:
-        return bool(plain["complete"])
-    both = f"fingerprint {found.get('fingerprint')} there, {origin['fingerprint']} now"
-    if plain["complete"]:
+    if found == origin:
+        return bool(told["complete"])
+    both = first_difference(found, origin, "")
+    if told["complete"]:
         raise ValueError(f"{out}: holds a store of other data ({both}); give another name, or delete it.")
     raise ValueError(
         f"{out}: was begun from other data, or they have changed since ({both}); delete it to begin anew, or give "
@@ -157,44 +183,7 @@ def _check_room(data: Trajectories, lengths: list[int], out: Path, done: Mapping
         )
 
 
-# ---------------------------------------------------------------------------------------------------- blocks and lines
-
-
-class _Journal:
-    """Lines of what was written. Every process has its own files, named ``STAGE-PROCESS``.
-
-    Args:
-        folder: of the files.
-        stage: its number, one for writing and the next for reading back; lines of a later stage hold against those of
-            an earlier one.
-    """
-
-    def __init__(self, folder: Path, stage: int) -> None:
-        self.folder, self.stage = folder, stage
-
-    def add(self, row: int, start: int, digest: str) -> None:
-        """Say that a block was written."""
-        self._add(self.stage, f"{row} {start} {digest}")
-
-    def strike(self, row: int, start: int) -> None:
-        """Say that a block is to be written again."""
-        self._add(self.stage + 1, f"{row} {start} -")
-
-    def _add(self, stage: int, line: str) -> None:
-        with open(self.folder / f"{stage}-{os.getpid()}", "a", encoding="ascii") as file:
-            file.write(f"\n{line}\n")  # the line before may be torn
-
-    @staticmethod
-    def read(folder: Path) -> tuple[dict[tuple[int, int], str], int]:
-        """Digests by trajectory and first frame, and the number of the next stage; a torn line is none."""
-        found: dict[tuple[int, int], str] = {}
-        files = sorted(folder.iterdir(), key=lambda file: int(file.name.partition("-")[0])) if folder.exists() else []
-        for file in files:
-            for line in file.read_text("ascii").splitlines():
-                if parts := re.fullmatch(r"(\d+) (-?\d+) ([0-9a-f]{64}|-)", line):
-                    found[int(parts[1]), int(parts[2])] = parts[3]
-        stage = 1 + max((int(file.name.partition("-")[0]) for file in files), default=0)
-        return {key: digest for key, digest in found.items() if digest != "-"}, stage
+# ------------------------------------------------------------------------------------------------------------- blocks
 
 
 @dataclass(frozen=True)
@@ -203,7 +192,7 @@ class _Job:
 
     data: Trajectories
     writer: StoreWriter
-    journal: _Journal
+    journal: Journal
 
 
 class _Piece(NamedTuple):

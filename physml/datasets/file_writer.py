@@ -26,6 +26,7 @@ from typing import Any, ClassVar
 import h5py
 import numpy as np
 
+from physml.datasets.places import local
 from physml.datasets.store import frames_per_chunk
 from physml.datasets.trajectories import Trajectories
 from physml.datasets.writing import Plan, TrajectoryWriter
@@ -110,7 +111,7 @@ class FileWriter(TrajectoryWriter):
     """
 
     def __init__(self, path: str | Path, *, files: FileLayout, plan: Plan) -> None:
-        self.path, self.plan, self._files = Path(path), plan, files
+        self.path, self.plan, self._files = local(path, "path"), plan, files
         if not self.path.name.endswith(files.ending):
             raise ValueError(f"path: got {path}; expected a name that ends in {' or '.join(files.ending)}.")
         if plan.lengths and min(plan.lengths) < plan.frames:

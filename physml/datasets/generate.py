@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from physml.datasets.file_writer import FileLayout, FileWriter
+from physml.datasets.places import local
 from physml.datasets.store import StoreWriter
 from physml.datasets.trajectories import Segment, Trajectories
 from physml.datasets.writing import Plan, TrajectoryWriter
@@ -82,7 +83,7 @@ def generate(
     Raises:
         ValueError: where the format cannot hold what the solver makes.
     """
-    out = Path(out)
+    out = local(out, "out")
     out.parent.mkdir(parents=True, exist_ok=True)
     plan = plan_of(solver, validation=validation, test=test)
     writer: TrajectoryWriter = (

@@ -107,15 +107,57 @@ def dataset(parent: h5py.Group, name: str) -> h5py.Dataset:
     """An array of real numbers.
 
     Raises:
-        ValueError: where it is missing, a group, or holds no real numbers.
+        ValueError: where it is missing, a group, empty, or holds no real numbers; where its numbers are in other files
+            that are not all there.
     """
-    found = parent.get(name)
+    found, where = _member(parent, name), f"{parent.file.filename}: {parent.name.rstrip('/')}/{name}"
     if isinstance(found, h5py.Dataset) and found.dtype.kind in "fiub":
+        refuse_elsewhere(found, where)
         return found
-    where = f"{parent.file.filename}: {parent.name.rstrip('/')}/{name}"
     if isinstance(found, h5py.Dataset):
         raise ValueError(f"{where} holds {found.dtype}, expected real numbers; convert it.")
     raise ValueError(f"{where} is missing or not an array; there are {listing(parent)}.")
+
+
+def _member(parent: h5py.Group, name: str) -> Any:
+    """What a group has of this name; ``None`` where it has nothing, or a link that leads nowhere."""
+    try:
+        return parent.get(name)
+    except (RuntimeError, OSError) as problem:
+        raise ValueError(
+            f"{parent.file.filename}: {parent.name.rstrip('/')}/{name} cannot be looked up ({problem}); a link leads "
+            "in a circle, or the file is damaged. Fetch it again."
+        ) from None
+
+
+def refuse_elsewhere(array: h5py.Dataset, where: str) -> None:
+    """Refuse an array without a shape, and one whose numbers lie where HDF5 would not miss them.
+
+    HDF5 reads what is missing of a virtual array as its fill value, and of external raw storage as zeros, in silence.
+
+    Raises:
+        ValueError: naming what is missing.
+    """
+    if array.shape is None:
+        raise ValueError(f"{where} is empty; the file is incomplete. Fetch it again.")
+    if array.external:
+        raise ValueError(
+            f"{where} has its numbers in the raw file {array.external[0][0]}, which is not read; put them into this "
+            "file with h5repack."
+        )
+    if not array.is_virtual:
+        return
+    parts = [part for part in array.virtual_sources() if "%" not in part.file_name]  # patterns have no fixed extent
+    folder = Path(array.file.filename).parent
+    gone = [part.file_name for part in parts if part.file_name != "." and not (folder / part.file_name).exists()]
+    held = sum(part.vspace.get_select_npoints() for part in parts)
+    if gone:
+        raise ValueError(f"{where} is made of other files, and {gone[0]} is not there; copy it beside this one.")
+    if parts and held < array.size:
+        raise ValueError(
+            f"{where} is made of other arrays, which give {held} of its {array.size} numbers; the others would be "
+            f"{array.fillvalue}. Complete it."
+        )
 
 
 def listing(parent: h5py.Group) -> str:
@@ -126,7 +168,7 @@ def listing(parent: h5py.Group) -> str:
 
 def group(parent: h5py.Group, name: str) -> h5py.Group:
     """A group; a ``ValueError`` where it is missing."""
-    found = parent.get(name)
+    found = _member(parent, name)
     if not isinstance(found, h5py.Group):
         raise ValueError(
             f"{parent.file.filename}: group {parent.name.rstrip('/')}/{name} is missing; there are "
@@ -183,7 +225,7 @@ def text(value: Any) -> str:
         return ""
     if isinstance(value, np.ndarray):
         value = value.reshape(-1)[0] if value.size else ""
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
 
 
 def texts(value: Any) -> tuple[str, ...]:

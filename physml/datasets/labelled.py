@@ -46,7 +46,7 @@ import json
 import os
 import warnings
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.util import find_spec
@@ -212,7 +212,7 @@ class Labelled(Trajectories):
         return any(self._word(dimension) == word for dimension in array.dims)
 
     def _help(self, data: xr.Dataset) -> str:
-        held = ", ".join(f"{dimension} ({size})" for dimension, size in data.sizes.items())
+        held = ", ".join(f"{dimension} ({size})" for dimension, size in data.sizes.items()) or "none"
         return (
             f"the dimensions are {held}. Give their coordinates CF attributes, or say in a mapping file NAME{SUFFIX} "
             f"what they are: dimensions: {{NAME: one of {', '.join(_WORDS)}}}."
@@ -516,6 +516,11 @@ class Labelled(Trajectories):
     @cached_property
     def fingerprint(self) -> str:  # type: ignore[override]
         return mapping.fingerprint(self)
+
+    def identify(self, *, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+        if "fingerprint" not in vars(self):
+            self.fingerprint = mapping.fingerprint(self, progress)
+        return self.fingerprint
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_open": OrderedDict(), "_process": -1}

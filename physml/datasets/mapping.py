@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ LEAST_FOR_TIME = 20
 """Frames from which on a set without a split of its own is split in time."""
 _NEEDED: Any = object()
 _BLOCK = 32  # frames hashed at once
+_MOST = 100_000  # values of a mapping file; anchors of anchors make billions of a few lines
 
 
 class Section:
@@ -178,10 +180,23 @@ def read_mapping(path: Path, data: Path | None = None) -> Section:
         values = yaml.safe_load(path.read_text("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as problem:
         raise ValueError(f"{path}: not a YAML file ({' '.join(str(problem).split())[:120]}).") from None
+    if _size(values, {}) > _MOST:
+        raise ValueError(f"{path}: holds itself, or more than {_MOST} values by its anchors; write them out.")
     whole = Section(path, "", values)
     if data is not None:
         whole.values["file"] = str(data.absolute())
     return whole
+
+
+def _size(value: Any, known: dict[int, float]) -> float:
+    """How many values there are, those of an anchor at each of its places; infinite where one is inside of itself."""
+    if not isinstance(value, (dict, list)):
+        return 1
+    if id(value) not in known:
+        known[id(value)] = math.inf
+        inside = value.values() if isinstance(value, dict) else value
+        known[id(value)] = 1 + sum(_size(item, known) for item in inside)
+    return known[id(value)]
 
 
 def placed(
@@ -364,13 +379,20 @@ def parts(counts: Sequence[int], wanted: slice) -> Iterator[tuple[int, slice]]:
         first += n
 
 
-def fingerprint(data: Trajectories) -> str:
-    """Changes when layout, splits, parameters or any value that is read change, whatever the format of the files."""
+def fingerprint(data: Trajectories, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+    """Changes when layout, splits, parameters or any value that is read change, whatever the format of the files.
+
+    Args:
+        data: what is read, all of it.
+        progress: called with frames done and to do.
+    """
     rows = {name: [(s.trajectory, s.start, s.stop) for s in found] for name, found in data.segments.items()}
     numbers = {name: np.asarray(values).tolist() for name, values in data.parameters.items()}
     digest = hashlib.sha256(json.dumps([data.layout.to_plain(), rows, numbers], sort_keys=True).encode())
     for row in range(data.count):
         for start in range(0, data.frames, _BLOCK):
-            digest.update(np.ascontiguousarray(data.read(row, start, min(start + _BLOCK, data.frames))).tobytes())
+            stop = min(start + _BLOCK, data.frames)
+            digest.update(np.ascontiguousarray(data.read(row, start, stop)).tobytes())
+            progress(row * data.frames + stop, data.count * data.frames)
         digest.update(np.ascontiguousarray(data.read_static(row)).tobytes())
     return digest.hexdigest()[:16]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
@@ -26,11 +28,20 @@ def locate(path: str | Place) -> Place:
 
     Raises:
         FileNotFoundError: naming both places.
+        ValueError: where a server does not answer.
     """
     where = place(path)
     if isinstance(where, Remote):
-        if where.exists() or (where / "zarr.json").exists():
-            return where
+        try:
+            if where.exists() or (where / "zarr.json").exists():
+                return where
+        except (ValueError, ImportError):
+            raise
+        except Exception as problem:  # of a package of fsspec: no credentials, no network, no permission
+            raise ValueError(
+                f"{where}: cannot be looked at ({type(problem).__name__}: {problem}); check the URL, the network and "
+                "your credentials."
+            ) from None
         raise FileNotFoundError(f"no data at {where}; is the URL right, and may you read there?")
     for candidate in (where, data_root() / where):
         if candidate.exists():
@@ -56,9 +67,11 @@ def open_trajectories(path: str | Place) -> Trajectories:
     """
     found = locate(path)
     adapters = REMOTE if isinstance(found, Remote) else ADAPTERS
-    for adapter in adapters:
-        if adapter.recognises(found):
-            return adapter.opened(found)
+    with _words_for_libraries(found):
+        for adapter in adapters:
+            if adapter.recognises(found):
+                opened: Trajectories = adapter.opened(found)
+                return opened
     known = "; ".join(adapter.EXPECTED for adapter in adapters)
     raise ValueError(f"{found}: not a data set physml can read. Expected {known}.")
 
@@ -78,5 +91,23 @@ def open_mapped(path: str | Path, mapping: str | Path) -> Trajectories:
         raise ValueError(f"{found}: a mapping file is about files of this machine; copy the data here.")
     if found.name.endswith(SUFFIX):
         raise ValueError(f"{found}: is a mapping file itself; give the data it is about, or no other mapping file.")
-    labels = labelled.recognises(found)
-    return labelled.Labelled(mapping, data=found) if labels else arrays.Arrays(mapping, data=found)
+    with _words_for_libraries(found):
+        labels = labelled.recognises(found)
+        return labelled.Labelled(mapping, data=found) if labels else arrays.Arrays(mapping, data=found)
+
+
+@contextmanager
+def _words_for_libraries(path: Place) -> Iterator[None]:
+    """What libraries of C raise for damaged structures, of which they know no path, becomes an error of the path."""
+    try:
+        yield
+    except MemoryError as problem:
+        raise ValueError(f"{path}: needs more memory than there is ({problem}); are its sizes right?") from None
+    except (RuntimeError, SystemError, OSError) as problem:
+        if isinstance(problem, OSError) and (type(problem) is not OSError or problem.filename is not None):
+            raise  # says of itself which file it is about
+        if "allocate memory" in str(problem):  # as torch says it
+            raise ValueError(f"{path}: needs more memory than there is; are its sizes right?") from None
+        raise ValueError(
+            f"{path}: cannot be read ({problem}); its structure is damaged, fetch or make it again."
+        ) from None

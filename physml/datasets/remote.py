@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 _BLOCK = 4 << 20  # bytes of one request; smaller ones wait for the network, larger ones fetch what nobody asked for
 _BLOCKS = 8  # kept of each open file
 _WEB = ("http", "https")
+_MARKS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "created")  # names of the file systems of fsspec
 
 
 def is_url(path: object) -> bool:
@@ -126,6 +127,18 @@ class Remote:
         """Only ``st_size``, bytes."""
         system, path = self._system()
         return SimpleNamespace(st_size=int(system.size(path)))
+
+    def state(self) -> list[Any]:
+        """Bytes, and what the server tells versions apart by: an entity tag or a time; ``None`` where it tells nothing.
+
+        Raises:
+            OSError: where it cannot be asked.
+        """
+        system, path = self._system()
+        system.invalidate_cache()
+        about = system.info(path)
+        marks = (about[key] for key in _MARKS if about.get(key) is not None)
+        return [about.get("size"), next(map(str, marks), None)]
 
     def open(self) -> io.RawIOBase:
         """For reading, in blocks of 4 MiB, of which the last eight are kept.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +28,7 @@ class Chunks:
         frame_bytes: of one frame of one trajectory, decoded.
         compression: and checksums, in words; empty where there are none.
         missing: pieces that are not stored, and are read as ``fill``.
-        total: pieces of the whole array.
+        total: pieces that the whole array should have.
         fill: the value in their place.
     """
 
@@ -137,37 +136,6 @@ def _below(path: str) -> list[str]:
     return sorted(os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names)
 
 
-def cut_short(files: Sequence[str]) -> Iterator[tuple[str, int, int]]:
-    """Chunks of zarr arrays that Blosc compressed and that are not as long as they say: file, bytes, bytes it says.
-
-    Blosc decompresses such a chunk to whatever follows it in memory, and no error comes of it unless a checksum is
-    stored too. A chunk begins with a header of sixteen bytes, of which the last four are its length
-    (README_CHUNK_FORMAT of c-blosc 1).
-    """
-    folders = {path for path in map(Path, files) if path.name in (".zarray", "zarr.json")}
-    arrays = {path.parent for path in folders if _ends_in_blosc(path)}
-    for file in files if arrays else ():
-        path = Path(file)
-        if path.name.startswith(".") or path.name == "zarr.json" or arrays.isdisjoint(path.parents):
-            continue
-        with open(path, "rb") as raw:
-            head = raw.read(16)
-        size, told = path.stat().st_size, int.from_bytes(head[12:], "little")
-        if len(head) < 16 or size != told:
-            yield file, size, max(16, told)
-
-
-def _ends_in_blosc(metadata: Path) -> bool:
-    """Whether Blosc is the last thing done to a chunk of this array."""
-    try:
-        plain = json.loads(metadata.read_text("utf-8"))
-        if metadata.name == ".zarray":
-            return bool(plain["compressor"]["id"] == "blosc")
-        return bool(plain["node_type"] == "array" and plain["codecs"][-1]["name"] == "blosc")
-    except (OSError, ValueError, KeyError, TypeError, IndexError):
-        return False
-
-
 def of_hdf5(array: h5py.Dataset, words: Sequence[str]) -> tuple[Chunks, ...]:
     """The pieces of an HDF5 array; none where it is contiguous."""
     if array.chunks is None:
@@ -179,10 +147,17 @@ def of_hdf5(array: h5py.Dataset, words: Sequence[str]) -> tuple[Chunks, ...]:
     return (Chunks.of(name, array.shape, array.chunks, words, array.dtype.itemsize, compression=told),)
 
 
-def of_zarr(name: str, array: zarr.Array, words: Sequence[str]) -> tuple[Chunks, ...]:
-    """The pieces of a zarr array; inside a shard, which is one file, they are read one by one."""
+def of_zarr(name: str, array: zarr.Array, words: Sequence[str], *, total: int | None = None) -> tuple[Chunks, ...]:
+    """The pieces of a zarr array; inside a shard, which is one file, they are read one by one.
+
+    Args:
+        name: of the array.
+        array: to look at.
+        words: for its dimensions, see :meth:`Chunks.of`.
+        total: pieces that it should have, where that is not all of them.
+    """
     told = ", ".join(_codec(codec) for codec in array.compressors)
-    total = int(array.nchunks)
+    total = int(array.nchunks) if total is None else total
     listed = isinstance(array.store, LocalStore) and not array.shards
     missing = total - array.nchunks_initialized if listed else 0
     size = array.dtype.itemsize

@@ -23,6 +23,7 @@ from zarr.codecs import BloscCodec, BloscShuffle, Crc32cCodec
 
 from physml.configured import version_of
 from physml.datasets.chunk_files import ChunkFiles
+from physml.datasets.places import local
 from physml.datasets.remote import Place, Remote, place
 from physml.datasets.storage import Storage, of_zarr
 from physml.datasets.trajectories import Accumulator, Segment, Statistics, Trajectories, measure
@@ -195,6 +196,12 @@ class TrajectoryStore(Trajectories):
         state = self._array("state")
         self.count, self.frames = state.shape[:2]
         self.parameters = {name: np.asarray(group[name]) for name in plain["parameters"]}
+        for name, values in self.parameters.items():  # which are stored twice, and without a checksum
+            if not np.array_equal(values, np.asarray(plain["parameters"][name], values.dtype), equal_nan=True):
+                raise ValueError(
+                    f"{path}: the array of the parameter {name!r} holds other numbers than the metadata say; the store "
+                    "is damaged. Copy or make it again."
+                )
         shapes = {"state": (self.count, self.frames, *self.layout.grid.shape, len(self.layout.fields))}
         if self.layout.static:
             shapes["static"] = (self.count, *self.layout.grid.shape, len(self.layout.static))
@@ -235,11 +242,14 @@ class TrajectoryStore(Trajectories):
 
     def storage(self) -> Storage:
         space = self.layout.grid.names
-        state = of_zarr("state", self._array("state"), ("trajectory", "time", *space, "channel"))
+        array, words = self._array("state"), ("trajectory", "time", *space, "channel")
+        state = of_zarr("state", array, words, total=_chunks(array, self._lengths))
         still = (
             of_zarr("static", self._array("static"), ("trajectory", *space, "channel")) if self.layout.static else ()
         )
-        return Storage.of([self.path], chunks=(*state, *still), statistics="stored")
+        where = place(self.path)
+        file = where / "zarr.json" if isinstance(where, Remote) else where  # which says what the chunks hold
+        return Storage.of([str(file)], chunks=(*state, *still), statistics="stored")
 
     def _read(self, trajectory: int, frames: slice) -> np.ndarray:
         out = self._room(frames)
@@ -295,7 +305,7 @@ class StoreWriter(TrajectoryWriter):
         provenance: Mapping[str, Any],
         lengths: Sequence[int] | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = local(path, "path")
         self.plan = Plan(name, layout, count, frames, parameters, segments, provenance, lengths)
         self._plain: dict[str, Any] = {
             "kind": "trajectories",

@@ -38,7 +38,9 @@ class Statistics:
 
         mean = sum_{f,i} w_i u_{f,i} / sum_{f,i} w_i,   std^2 = sum_{f,i} w_i (u_{f,i} - mean)^2 / sum_{f,i} w_i
 
-    over frames f and fluid points i, so that a region is not more important for being resolved better.
+    over frames f and fluid points i, so that a region is not more important for being resolved better. Moments that are
+    published beside the data, as those of The Well are, are taken as they are: there all points count equally, whatever
+    the grid.
 
     Args:
         mean, std: of each field, ``(C,)``.
@@ -119,6 +121,20 @@ class Trajectories(ABC):
     def length(self, trajectory: int) -> int:
         """Frames of one trajectory: :attr:`frames`, or fewer where they are not all as long."""
         return self.frames
+
+    def identify(self, *, progress: Callable[[int, int], None] = lambda done, total: None) -> str:
+        """The fingerprint; ``progress`` is told frames done and to do where all is read to find it."""
+        return self.fingerprint
+
+    def origin(self) -> dict[str, Any]:
+        """Where the data come from, for what is made of them: nothing in it depends on the machine."""
+        kind = type(self)
+        return {
+            "adapter": f"{kind.__module__}.{kind.__qualname__}",
+            "name": self.name,
+            "fingerprint": self.fingerprint,
+            "provenance": dict(self.provenance),
+        }
 
     def times(self) -> np.ndarray | None:
         """The time of each frame as stored, ``(frames,)``; ``None`` where none is, or opening has checked it."""

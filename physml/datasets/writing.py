@@ -8,7 +8,6 @@ one stopped. :class:`physml.datasets.store.StoreWriter` makes the canonical stor
 from __future__ import annotations
 
 import hashlib
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from physml.datasets.plain import plain
 from physml.datasets.trajectories import Segment, Trajectories
 from physml.fields import Layout
 
@@ -35,7 +35,8 @@ class Plan:
         lengths: frames of each trajectory, where some have fewer than ``frames``.
 
     Raises:
-        ValueError: where segments leave the data, or a parameter has too few or too many values.
+        ValueError: where segments leave the data, a parameter has too few or too many values, or the provenance holds
+            something else than plain values.
     """
 
     name: str
@@ -70,6 +71,7 @@ class Plan:
                 raise ValueError(
                     f"parameters: {key!r} has {len(values)} values for {self.count} trajectories; give one each."
                 )
+        plain(self.provenance, "provenance")
 
     def length(self, trajectory: int) -> int:
         """Frames of one trajectory."""
@@ -84,7 +86,7 @@ class Plan:
             "segments": {
                 split: [[s.trajectory, s.start, s.stop] for s in rows] for split, rows in self.segments.items()
             },
-            "provenance": json.loads(json.dumps(dict(self.provenance))),
+            "provenance": plain(self.provenance, "provenance"),
             **({"lengths": list(self.lengths)} if self.lengths and min(self.lengths) < self.frames else {}),
         }
 
@@ -93,7 +95,7 @@ class Plan:
         wanted = self.to_plain()
         for key in ("provenance", "segments", "layout", "parameters", "lengths"):
             if found.get(key) != wanted.get(key):
-                return _first_difference(found.get(key), wanted.get(key), key)
+                return first_difference(found.get(key), wanted.get(key), key)
         return None
 
 
@@ -198,9 +200,10 @@ def _single(values: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(values, dtype=np.float32)
 
 
-def _first_difference(found: Any, wanted: Any, key: str) -> str:
+def first_difference(found: Any, wanted: Any, key: str) -> str:
+    """The first key at which two plain values differ, with both; ``fingerprint: 1f there, 2e asked``."""
     if isinstance(found, Mapping) and isinstance(wanted, Mapping):
         for name in sorted({*found, *wanted}):
             if found.get(name) != wanted.get(name):
-                return _first_difference(found.get(name), wanted.get(name), f"{key}.{name}")
+                return first_difference(found.get(name), wanted.get(name), f"{key}.{name}" if key else name)
     return f"{key}: {str(found)[:60]} there, {str(wanted)[:60]} asked"

@@ -8,7 +8,7 @@ import io
 import os
 import subprocess
 import sys
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -20,7 +20,8 @@ from hypothesis import strategies as st
 import physml
 from physml.cli import main as cli
 from physml.cli.errors import LINES
-from physml.cli.main import COMMANDS, data_names, main, overview, parse
+from physml.cli.main import COMMANDS, Parser, _local, main, overview, parse, solver_names
+from physml.datasets import data_root
 
 HEAVY = {"torch", "numpy", "lightning", "zarr", "xarray", "matplotlib", "jsonargparse", "h5py", "scipy", "pandas"}
 
@@ -198,9 +199,52 @@ def test_options_of_a_solver_are_passed_on(here: Path) -> None:
 
 
 def test_what_can_be_made_is_what_there_are_modules_for() -> None:
-    names = data_names()
-    assert "kolmogorov2d" in names
-    assert not {"solver", "store", "trajectories", "datamodule", "windows", "__init__"} & set(names)
+    assert solver_names() == ["isotropic3d", "kolmogorov2d", "smoke3d"]  # no adapter, and not what they inherit from
+
+
+def test_help_of_making_names_what_can_be_made(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "make", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "kolmogorov2d" in said and "darcy" not in said and "well," not in said
+
+
+def test_a_url_is_no_place_to_write(
+    here: Path, called: list[tuple[str, Namespace]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A path would make a folder ``s3:`` of it; every option that is a path says so, but where data are read."""
+    url, lines = "s3://bucket/x.zarr", 0
+    for name, command in COMMANDS.items():
+        parser = Parser(name, command)
+        command.options(parser)
+        for action in parser._actions:
+            assert action.type is not Path, (name, action.dest)
+            if action.type is _local:
+                with pytest.raises(ArgumentTypeError, match=f"got the URL {url}, expected a path of this machine"):
+                    action.type(url)
+                lines += 1
+    assert lines > 12
+    for line in (
+        f"data convert x.zarr {url}",
+        f"data make kolmogorov2d --out {url}",
+        f"data convert x.zarr y.zarr --map {url}",
+        f"rollout last.ckpt --data x.zarr --steps 3 --out {url}",
+        f"evaluate x.zarr --out {url}",
+        f"data inspect x.zarr --picture {url}",
+    ):
+        assert main(line.split()) == 2
+        assert "nothing is written there" in " ".join(capsys.readouterr().err.split())
+    assert called == [] and not (here / "s3:").exists()
+
+
+def test_the_data_folder_is_no_url(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PHYSML_DATA", "s3://bucket")
+    assert main(["data", "stats", "nowhere.zarr"]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "PHYSML_DATA is the URL s3://bucket expected: a folder of this machine" in said
+    with pytest.raises(ValueError, match="PHYSML_DATA: got 's3://bucket', a URL"):
+        data_root()
 
 
 def test_drawing_says_what(here: Path) -> None:
@@ -248,6 +292,11 @@ MISTAKES = {
     "compare results/a run.yaml --out y": "run.yaml is a file",
     "plot fields x.zarr --sample -1 --out f": "--sample",
     "data make kolmogorof2d": "did you mean 'kolmogorov2d'?",
+    "data make darcy --out x.zarr": "darcy is read where it lies; there is nothing to make",
+    "data make cylinder_wak": "expected: one of isotropic3d, kolmogorov2d, smoke3d",
+    "data convert x.zarr y.zarr --frames 5": "--frames: got '5', expected START:STOP or START:STOP:STEP",
+    "data convert x.zarr y.zarr --frames 0:9:0": "--frames: got '0:9:0', expected START:STOP",
+    "data check x.zarr --patience 0": "--patience: got '0', expected seconds, above 0",
     "data inspect flw": "no data set flw, nor data/flw did you mean data/flow?",
     "doctor --ful": "did you mean '--full'?",
 }

@@ -198,10 +198,13 @@ def test_stored_statistics_are_held_against_the_data(name: str, wrong: Any, stor
     assert name in found.what and found.field == ("" if name == "energy" else "vorticity")
 
 
-def test_moments_of_parameters_are_held_against_them(store: TrajectoryStore) -> None:
-    rewrite(store.path, lambda plain: plain["statistics"]["number_mean"].update(viscosity=1.0))
+@pytest.mark.parametrize("name", ["number_mean", "number_std"])
+def test_moments_of_parameters_are_held_against_them(name: str, store: TrajectoryStore) -> None:
+    rewrite(store.path, lambda plain: plain["statistics"][name].update(viscosity=1.0))
     (found,) = check_path(store.path)
-    assert (found.kind, found.field) == ("statistics", "viscosity") and "number_mean" in found.what
+    assert (found.kind, found.field) == ("statistics", "viscosity") and name in found.what
+    rewrite(store.path, lambda plain: plain["statistics"][name].clear())
+    assert told(check_path(store.path)) == ([("error", "statistics")] if name == "number_std" else [])
 
 
 def well(path: Path, u: np.ndarray, chunks: tuple[int, ...] | None = None, **times: np.ndarray) -> Path:
@@ -243,6 +246,22 @@ def test_published_statistics_are_held_against_the_data(tmp_path: Path) -> None:
         found = check_path(folder)
         assert told(found) == expected
         assert all("std" in item.what and item.field == "u" for item in found)
+
+
+def test_published_statistics_are_not_held_against_weighted_ones(tmp_path: Path) -> None:
+    """On a stretched axis the two differ, rightly: here u = x at x = s^3, unweighted 1/7 in the mean square."""
+    folder = well_folder(tmp_path)
+    s = np.linspace(-1, 1, 16)
+    for name in ("train", "valid", "test"):
+        with h5py.File(folder / "data" / name / "a.hdf5", "r+") as file:
+            file["dimensions/x"][...] = s**3
+            file["t0_fields/u"][...] += s**3
+    u = lines(3).astype(np.float64) + s**3
+    plain = {"mean": {"u": float(u.mean())}, "std": {"u": 2 * float(u.std())}, "std_delta": {"u": 1.0}}
+    (folder / "stats.yaml").write_text(yaml.safe_dump(plain))
+    (found,) = check_path(folder)
+    assert (found.severity, found.kind) == ("note", "statistics") and "were not compared" in found.what
+    assert "data stats" in found.remedy
 
 
 # ---------------------------------------------------------------------------------------------------------- chunks
@@ -297,6 +316,22 @@ def test_a_window_of_many_pieces_is_told() -> None:
     for pieces, expected in ((PIECES // 8, []), (PIECES, [("warning", "chunks")])):
         data.disk = Storage(("memory",), 0, (Chunks("u", 1, 1, (1, 1), pieces, 4 * 48),))
         assert told(check(data, window=8)) == expected
+
+
+def test_trajectories_of_different_length_miss_no_chunks(tmp_path: Path) -> None:
+    """Beyond the end of a short one there are none; one that is lost is found, by the store or by its name."""
+    layout = wave_layout((8, 6))
+    plan: dict[str, Any] = {"name": "x", "parameters": {}, "provenance": {}, "segments": {"train": [Segment(0, 0, 40)]}}
+    writer = StoreWriter(tmp_path / "x.zarr", layout=layout, count=2, frames=40, lengths=[40, 5], **plan)
+    for row, length in ((0, 40), (1, 5)):
+        values = wave(layout, row, length)
+        for start in range(0, length, 16):
+            writer.write(row, start, values[start : start + 16])
+    store = writer.finish(["a", "b"])
+    assert [(c.missing, c.total) for c in store.storage().chunks] == [(0, 3 + 1)]  # of 16 frames
+    assert told(check_path(store.path)) == [("note", "unused")]
+    (Path(store.path) / "state/c/0/1/0/0/0").unlink()
+    assert [(c.missing, c.total) for c in store.storage().chunks] == [(1, 4)]
 
 
 def test_chunks_that_are_not_there(tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import datetime
+import errno
 import os
 import shutil
 from collections import namedtuple
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import fsspec
 import h5py
 import killed
 import numpy as np
@@ -17,9 +21,10 @@ import yaml
 from settings import make_steady_store
 from waves import make_store
 
-from physml.datasets import Segment, StoreWriter, Trajectories, TrajectoryStore, open_trajectories
+from physml.datasets import Segment, StoreWriter, Trajectories, TrajectoryStore, journal, open_trajectories
 from physml.datasets.convert import convert
 from physml.datasets.opening import open_mapped
+from physml.datasets.storage import Storage
 
 X, Y = 6, 5
 GENERATOR = np.random.default_rng(0)
@@ -259,6 +264,201 @@ def test_a_source_that_changed_is_refused(tmp_path: Path, small_blocks: None) ->
     np.testing.assert_array_equal(store.read(2, 9, 10)[0], values[2, 9])
 
 
+def rewrite(file: Path) -> None:
+    """Other values, where the samples that the fingerprint is made of do not fall; as long, and later."""
+    with open(file, "r+b") as raw:  # as HDF5 would not while it is open for reading
+        raw.seek(file.stat().st_size // 2 + 4096)
+        raw.write(np.array([1.0], np.float32).tobytes())
+    os.utime(file, ns=(0, 1_800_000_000_000_000_000))
+
+
+def large(folder: Path) -> Path:
+    """A file of more than 1 MiB, of which only samples are in the fingerprint."""
+    path = folder / "1D_Burgers_Sols_Nu0.01.hdf5"
+    with h5py.File(path, "w") as file:
+        file["tensor"] = noise(40, 9, 1024)
+        file["x-coordinate"], file["t-coordinate"] = (np.arange(1024) + 0.5) / 1024, 0.1 * np.arange(10)
+    return path
+
+
+def test_a_source_that_changed_unseen_by_its_fingerprint_is_refused(tmp_path: Path) -> None:
+    path, out = large(tmp_path), tmp_path / "x.zarr"
+    before = open_trajectories(path).fingerprint
+    with pytest.raises(Stopped):
+        convert(open_trajectories(path), out, progress=stop_after(20))
+    rewrite(path)
+    assert open_trajectories(path).fingerprint == before  # else the next lines would test nothing
+    expected = (
+        r"x\.zarr: the source has changed since this was begun: 1D_Burgers.* bytes of .*, and now has .* bytes of 2027"
+    )
+    with pytest.raises(ValueError, match=expected):
+        convert(open_trajectories(path), out)
+    shutil.rmtree(out)  # what the message says
+    store = convert(open_trajectories(path), out)
+    np.testing.assert_array_equal(read_whole(store), read_whole(open_trajectories(path)))
+    assert not left(tmp_path)
+
+
+def test_a_source_that_changes_while_it_is_read_is_refused(tmp_path: Path) -> None:
+    path, out = large(tmp_path), tmp_path / "x.zarr"
+
+    def progress(done: int, total: int) -> None:
+        if done == total:  # all is written and read back
+            rewrite(path)
+
+    with pytest.raises(ValueError, match=r"changed while it was read: .* Blocks of two versions may be in the store"):
+        convert(open_trajectories(path), out, progress=progress)
+    with pytest.raises(ValueError, match="writing was interrupted"):
+        TrajectoryStore(out)
+    with pytest.raises(ValueError, match="has changed since this was begun"):
+        convert(open_trajectories(path), out)
+    with pytest.raises(ValueError, match=r"1D_Burgers_Sols_Nu0\.01\.hdf5 is gone"):
+        convert(open_trajectories(path), tmp_path / "y.zarr", progress=lambda *seen: path.unlink(missing_ok=True))
+
+
+def test_a_remote_source_that_changed_is_refused(tmp_path: Path) -> None:
+    system = fsspec.filesystem("memory")
+    path, url = large(tmp_path), "memory://large/1D_Burgers_Sols_Nu0.01.hdf5"
+    system.put(str(path), "/large/1D_Burgers_Sols_Nu0.01.hdf5")
+    try:
+        with pytest.raises(Stopped):
+            convert(open_trajectories(url), tmp_path / "x.zarr", progress=stop_after(20))
+        rewrite(path)
+        system.put(str(path), "/large/1D_Burgers_Sols_Nu0.01.hdf5")  # created anew, which is all that tells
+        with pytest.raises(ValueError, match=r"has changed since this was begun: 1D_Burgers.* of version"):
+            convert(open_trajectories(url), tmp_path / "x.zarr")
+        shutil.rmtree(tmp_path / "x.zarr")
+        convert(open_trajectories(url), tmp_path / "x.zarr")
+    finally:
+        system.rm("/large", recursive=True)
+
+
+def test_a_source_may_be_moved_and_lie_around_the_store(tmp_path: Path) -> None:
+    """Files are known by their names below what they share; what is written beside them is none of the source."""
+    (tmp_path / "here/maps").mkdir(parents=True)
+    whole, mapping = convert(open_trajectories(arrays(tmp_path)), tmp_path / "x.zarr"), arrays(tmp_path / "here")
+    assert whole.count == 3
+    data = open_trajectories(mapping)
+    data.storage = lambda: Storage.of([tmp_path / "here"])  # type: ignore[method-assign]  # all below the folder
+    with pytest.raises(Stopped):
+        convert(data, tmp_path / "here/y.zarr", progress=stop_after(8))
+    (tmp_path / "here").rename(tmp_path / "there")
+    moved = open_trajectories(tmp_path / "there/a.physml.yaml")
+    moved.storage = lambda: Storage.of([tmp_path / "there"])  # type: ignore[method-assign]
+    with pytest.raises(Stopped):
+        convert(moved, tmp_path / "there/y.zarr", progress=stop_after(16))
+    shutil.rmtree(tmp_path / "there/.y.zarr.converting")  # all is written anew, over what a folder's listing holds now
+    convert(moved, tmp_path / "there/y.zarr")
+    assert not left(tmp_path / "there")
+
+
+def test_two_conversions_to_one_place_are_refused(tmp_path: Path, small_blocks: None) -> None:
+    data, told = open_trajectories(arrays(tmp_path)), list[str]()
+
+    def progress(done: int, total: int) -> None:
+        with pytest.raises(ValueError, match=r"\.x\.zarr\.converting: another process is converting to the same place"):
+            convert(data, tmp_path / "x.zarr")
+        told.append("refused")
+
+    store = convert(data, tmp_path / "x.zarr", progress=progress)
+    assert told and not left(tmp_path)
+    np.testing.assert_array_equal(read_whole(store), read_whole(data))
+
+
+def test_where_there_are_no_locks_there_is_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*ignored: Any) -> None:
+        raise OSError(errno.ENOTSUP, "not supported")
+
+    data = open_trajectories(arrays(tmp_path))
+    for name, replacement in (("fcntl", None), ("fcntl", SimpleNamespace(LOCK_EX=2, LOCK_NB=4, flock=refused))):
+        monkeypatch.setattr(journal, name, replacement)
+        convert(data, tmp_path / "x.zarr")
+        shutil.rmtree(tmp_path / "x.zarr")
+    assert not left(tmp_path)
+
+
+def test_a_file_that_is_no_note_is_not_read(tmp_path: Path, small_blocks: None) -> None:
+    data = open_trajectories(arrays(tmp_path))
+    with pytest.raises(Stopped):
+        convert(data, tmp_path / "x.zarr", progress=stop_after(8))
+    (tmp_path / ".x.zarr.converting/.nfs0001").write_bytes(b"\xff\x00")
+    (tmp_path / ".x.zarr.converting/Thumbs.db").write_bytes(b"\xff\x00")
+    convert(data, tmp_path / "x.zarr")
+    assert not left(tmp_path)
+
+
+def test_notes_of_a_generation_are_those_of_nobody_else(tmp_path: Path) -> None:
+    """What a killed ``data make`` leaves beside a store of the same name is a file."""
+    (tmp_path / ".x.zarr.progress").write_bytes(b"of a solver")
+    convert(open_trajectories(arrays(tmp_path)), tmp_path / "x.zarr")
+    assert left(tmp_path) == [".x.zarr.progress"]
+
+
+@pytest.mark.parametrize("change", [{"name": "other"}, {"provenance": {"run": 2}}])
+def test_a_finished_store_of_another_name_or_provenance_is_not_taken_for_it(
+    tmp_path: Path, change: dict[str, Any]
+) -> None:
+    mapping = arrays(tmp_path, name="one", provenance={"run": 1})
+    convert(open_trajectories(mapping), tmp_path / "x.zarr")
+    keys = yaml.safe_load(mapping.read_text()) | change
+    mapping.write_text(yaml.safe_dump(keys, sort_keys=False))  # the values, and so the fingerprint, are the same
+    (what, value) = next(iter(change.items()))
+    with pytest.raises(ValueError, match=rf"holds a store of other data \({what}.*(one there, other|1 there, 2) asked"):
+        convert(open_trajectories(mapping), tmp_path / "x.zarr")
+    assert value
+
+
+def test_words_of_the_user_are_kept_and_must_be_plain(tmp_path: Path) -> None:
+    told = {"source": "wind tunnel", "date": "2024-01-01", "runs": [1, 2.5, None, {"deep": True}]}
+    store = convert(open_trajectories(arrays(tmp_path, provenance=told)), tmp_path / "x.zarr")
+    assert store.provenance["converted"]["provenance"] == {"mapping": "a.physml.yaml", **told}
+    for wrong, key in (
+        ({"date": datetime.date(2024, 1, 1)}, "provenance.date: got datetime.date"),
+        ({"a": [{"b": float("nan")}]}, r"provenance\.a\[0\]\.b: got nan"),
+        ({"a": {1: 2}}, "provenance.a: got the key 1"),
+    ):
+        with pytest.raises(ValueError, match=rf"a\.physml\.yaml: {key}.*quotes"):
+            open_trajectories(arrays(tmp_path, provenance=wrong))
+    data = open_trajectories(arrays(tmp_path))
+    data.provenance = {"when": datetime.date(2024, 1, 1)}  # of an adapter of one's own
+    with pytest.raises(ValueError, match=r"provenance\.when: got datetime\.date"):
+        convert(data, tmp_path / "y.zarr")
+    assert not (tmp_path / "y.zarr").exists() and not left(tmp_path)
+
+
+def test_a_url_is_no_place_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = open_trajectories(arrays(tmp_path))
+    for out in ("s3://bucket/x.zarr", Path("s3://bucket/x.zarr"), "memory://x.zarr"):
+        with pytest.raises(ValueError, match=r"out: got .*, a URL; expected a path of this machine"):
+            convert(data, out)
+    with pytest.raises(ValueError, match=r"path: got .*, a URL"):
+        StoreWriter("s3://b/x.zarr", **told_of(data))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.npy", "a.physml.yaml"]
+
+
+def told_of(data: Trajectories) -> dict[str, Any]:
+    names = ("name", "layout", "count", "frames", "parameters", "segments", "provenance")
+    return {name: getattr(data, name) for name in names}
+
+
+def test_a_source_that_is_read_for_its_fingerprint_tells_how_far_it_is(tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    for kind in (arrays, netcdf):
+        told.clear()
+        data = open_trajectories(source(tmp_path, kind))
+        frames = data.count * data.frames
+        found = data.identify(progress=lambda *seen: told.append(seen))
+        assert told == sorted(told) and told[-1] == (frames, frames)
+        assert found == data.fingerprint == open_trajectories(data.path).fingerprint
+        told.clear()
+        assert data.identify(progress=lambda *seen: told.append(seen)) == found and not told  # once is enough
+        again = open_trajectories(data.path)
+        convert(again, tmp_path / f"{kind.__name__}.zarr", identifying=lambda *seen: told.append(seen))
+        assert told[-1] == (frames, frames)
+    assert open_trajectories(source(tmp_path, darcy)).identify()
+
+
 def test_a_finished_store_is_left_alone(tmp_path: Path) -> None:
     data = open_trajectories(arrays(tmp_path))
     store = convert(data, tmp_path / "x.zarr")
@@ -330,7 +530,7 @@ def test_a_torn_note_is_none(tmp_path: Path, small_blocks: None) -> None:
     whole = convert(data, tmp_path / "whole.zarr")
     with pytest.raises(Stopped):
         convert(data, tmp_path / "x.zarr", progress=stop_after(8))
-    (notes,) = (tmp_path / ".x.zarr.progress").iterdir()
+    (notes,) = (tmp_path / ".x.zarr.converting").glob("*-*")
     notes.write_text(notes.read_text().rstrip()[:-1])  # killed while the last line was written
     notes.rename(notes.with_name(f"{notes.name.partition('-')[0]}-{os.getpid()}"))  # and the number is given again
     (tmp_path / "x.zarr/state/c/0/0/0/0/0.ab12.partial").touch()  # and a block

@@ -9,14 +9,21 @@ import fsspec
 import h5py
 import numpy as np
 import pytest
+from crashes import in_this_process
 from processes import totals
 from waves import make_store
 from wells import tree, write
 
+from physml.cli import data_inspect
 from physml.cli.main import main
 from physml.datasets import PDEBench, TheWell, Trajectories, TrajectoryStore, hdf5, open_trajectories
 from physml.datasets.opening import locate
 from physml.datasets.remote import Remote, place
+from physml.emulator import Emulator, Origin
+from physml.evaluate import evaluate
+from physml.normalise import Standardise
+from physml.operators import Persistence
+from physml.rollout import write_rollout
 
 
 @pytest.fixture
@@ -205,6 +212,7 @@ def test_the_extra_is_named(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     monkeypatch.setattr(fsspec, "core", SimpleNamespace(url_to_fs=missing))
     with pytest.raises(ImportError, match=r"s3:// is missing \(Install s3fs.*pip install 'physml\[remote\]'"):
         open_trajectories("s3://bucket/x.hdf5")
+    monkeypatch.setattr(data_inspect, "apart", in_this_process)
     assert main(["data", "inspect", "s3://bucket/x.hdf5"]) != 0
     assert "physml[remote]" in capsys.readouterr().err
 
@@ -217,3 +225,30 @@ def test_a_damaged_file_says_where_it_lies(tmp_path: Path, memory: Any) -> None:
     memory.put(str(path), "/one.hdf5")
     with pytest.raises(ValueError, match=r"memory://one.hdf5: /t0_fields/gone is missing"):
         open_trajectories("memory://one.hdf5")
+
+
+def test_a_server_that_refuses_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packages of fsspec raise classes of their own, NoCredentialsError for instance."""
+
+    class NoCredentials(Exception):
+        pass
+
+    for problem in (NoCredentials("Unable to locate credentials"), PermissionError("Forbidden")):
+
+        def exists(self: Remote, problem: Exception = problem) -> bool:
+            raise problem
+
+        monkeypatch.setattr(Remote, "exists", exists)
+        with pytest.raises(ValueError, match=rf"s3://b/x: cannot be looked at \({type(problem).__name__}: {problem}\)"):
+            open_trajectories("s3://b/x")
+
+
+def test_a_rollout_keeps_the_url_of_its_data(tmp_path: Path, memory: Any) -> None:
+    here = make_store(tmp_path / "waves.zarr")
+    memory.put(here.path, "/waves.zarr", recursive=True)
+    emulator = Emulator(Persistence(channels=1, axes=2), Standardise())
+    emulator.learn(Origin(here.layout, here.statistics.to_plain(), 1, here.fingerprint))
+    rolled = write_rollout(emulator.eval(), open_trajectories("memory://waves.zarr"), tmp_path / "x.zarr", steps=3)
+    assert evaluate(rolled).attrs["physml"]["source"]["path"] == "memory://waves.zarr"  # from where the truth was read
+    with pytest.raises(ValueError, match="a URL; expected a path of this machine"):
+        write_rollout(emulator, here, "memory://x.zarr", steps=3)

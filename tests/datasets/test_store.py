@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 import xarray
+import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from settings import coefficient, make_steady_store, steady_layout, strength
@@ -295,3 +296,11 @@ def test_static_fields_of_another_shape_or_not_finite_are_refused(tmp_path: Path
         writer.write_static(0, np.full((8, 8, 1), 1e39))
     with pytest.raises(ValueError, match="has no static fields"):
         half(tmp_path / "other.zarr", store).write_static(0, np.ones((16, 16, 1)))
+
+
+def test_a_parameter_that_was_damaged_is_noticed(tmp_path: Path) -> None:
+    store = make_store(tmp_path / "waves.zarr")
+    numbers: Any = zarr.open_group(store.path, mode="r+")["viscosity"]
+    numbers[5] = np.nextafter(numbers[5], 1.0)  # the last bit, of a trajectory that no statistic knows
+    with pytest.raises(ValueError, match="the parameter 'viscosity' holds other numbers than the metadata say"):
+        TrajectoryStore(store.path)

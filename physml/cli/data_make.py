@@ -6,7 +6,6 @@ import argparse
 import importlib
 import inspect as inspection
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from physml.cli.errors import UserError, nearest
@@ -26,19 +25,15 @@ def make(arguments: argparse.Namespace) -> int:
     import torch
 
     from physml.datasets.generate import generate, plan_of
+    from physml.datasets.places import local
     from physml.solvers import Solver
 
-    module = importlib.import_module(f"physml.{_home(arguments.name)}.{arguments.name}")
+    module = importlib.import_module(f"physml.solvers.{arguments.name}")
     found = [kind for kind in vars(module).values() if isinstance(kind, type) and kind.__module__ == module.__name__]
     solvers = [kind for kind in found if issubclass(kind, Solver)]
-    if not solvers:
-        raise UserError(
-            f"{arguments.name} is read where it lies; there is nothing to make",
-            hint="give its folder to the commands that take a STORE; 'physml data inspect FOLDER' looks at it",
-        )
     options = _options(arguments, solvers[0])
     own = {name: options.pop(name) for name in _OWN & set(options)}
-    out = Path(arguments.out or own.pop("out", ""))
+    out = local(arguments.out or own.pop("out", ""), "out")
     own.pop("out", None)
     wanted = own.pop("format", None)
     files = _files(arguments.format or wanted or "zarr")
@@ -81,12 +76,6 @@ def _files(name: str) -> FileLayout | None:
         raise UserError(f"format {name!r}", expected=f"one of {', '.join(FORMATS)}", hint=hint)
     kinds: dict[str, FileLayout] = {"well": WellFiles(), "pdebench": PDEBenchFiles(), "npy": NpyFiles()}
     return kinds.get(name)
-
-
-def _home(name: str) -> str:
-    package = Path(__file__).resolve().parents[1]
-    homes = [folder for folder in ("solvers", "datasets") if (package / folder / f"{name}.py").exists()]
-    return homes[0]
 
 
 def _options(arguments: argparse.Namespace, solver: type) -> dict[str, Any]:

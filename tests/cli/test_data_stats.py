@@ -5,66 +5,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
+from crashes import crash, in_this_process
 from settings import make_steady_store
 from waves import make_store
 
+from physml.cli import data_stats
 from physml.cli.main import main
-from physml.datasets import TrajectoryStore
 
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder; data are read in this process, which saves the start of another."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(data_stats, "apart", in_this_process)
     return tmp_path
-
-
-def arrays(here: Path) -> np.ndarray:
-    values = np.random.default_rng(0).standard_normal((3, 5, 8)).astype(np.float32)
-    np.save(here / "runs.npy", values)
-    mapping = {
-        "fields": {"u": {"units": "m/s"}},
-        "dimensions": ["trajectory", "time", "x"],
-        "axes": {"x": {"start": 0, "stop": 1, "endpoint": False, "boundary": "periodic"}},
-        "time": {"dt": 0.5},
-        "split": {"along": "trajectory", "train": [0, 2], "test": [2, 3]},
-    }
-    (here / "meaning.yaml").write_text(yaml.safe_dump(mapping, sort_keys=False))
-    return values
-
-
-def test_arrays_become_a_store_by_a_mapping_file(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    values = arrays(here)
-    line = ["data", "convert", "runs.npy", "folder/x.zarr", "--map", "meaning.yaml"]
-    assert main(line) == 0
-    store = TrajectoryStore(here / "folder/x.zarr")
-    said = capsys.readouterr().out
-    assert said.strip() == f"folder/x.zarr: 3 trajectories, 15 frames, verified, fingerprint {store.fingerprint}"
-    np.testing.assert_array_equal(store.read(2, 0, 5)[..., 0], values[2])
-    assert store.layout.fields[0].units == "m/s" and store.layout.dt == 0.5
-    assert main(line) == 0 and capsys.readouterr().out == said  # nothing to do
-    np.save(here / "runs.npy", values + 1)
-    assert main(line) == 2
-    assert "holds a store of other data" in " ".join(capsys.readouterr().err.split())
-
-
-@pytest.mark.parametrize(
-    ("line", "message"),
-    [
-        ("runs.npy x", "data convert: DST is x expected: a name that ends in .zarr"),
-        ("runs.npy x.zarr", "nothing says which dimension is which"),
-        ("runs.npy x.zarr --map meening.yaml", "no file meening.yaml did you mean meaning.yaml?"),
-        ("rums.npy x.zarr --map meaning.yaml", "no data set rums.npy"),
-        ("runs.npy runs.npy/x.zarr --map meaning.yaml", "DST runs.npy/x.zarr: runs.npy is no folder"),
-        ("runs.npy x.zarr --map meaning.yaml --workers 0", "expected a whole number, 1 or more"),
-        ("runs.npy", "missing: DST"),
-    ],
-)
-def test_mistakes_are_told(here: Path, line: str, message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    arrays(here)
-    assert main(["data", "convert", *line.split()]) == 2
-    assert message in " ".join(capsys.readouterr().err.split())
-    assert not (here / "x.zarr").exists()
 
 
 def test_stats_are_those_of_the_split(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -109,3 +63,12 @@ def test_stats_are_a_table(here: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert rows["static coefficient"][1:3] == [f"{still.mean():.6g}", f"{still.std():.6g}"]
     assert rows["parameter strength"] == ["2", f"{np.sqrt(1.25):.6g}"]
     assert lines[-1] == f"largest energy of a frame: {store.statistics.energy:.6g}"
+
+
+def test_a_crash_of_a_library_is_one_error(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(tmp_path / "waves.zarr")
+    monkeypatch.setattr(data_stats, "measured", crash)
+    assert main(["data", "stats", store.path]) == 2
+    assert f"{store.path}: the program crashed while it read this" in " ".join(capsys.readouterr().err.split())

@@ -1,57 +1,66 @@
-"""The commands that look at data: ``data inspect`` says what a path holds, ``data check`` what is wrong with it."""
+"""The command ``data inspect``: what a data set or a rollout holds."""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections import Counter
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from physml.cli.apart import Lost, apart
 from physml.cli.errors import UserError
-from physml.cli.progress import bar
 
 if TYPE_CHECKING:
     from physml.datasets.remote import Remote
     from physml.datasets.trajectories import Trajectories
 
-_SHOWN = 8  # findings of one kind, on the screen
-
-Progress = Callable[[int, int], None]
-Plain = dict[str, Any]
-
 
 def inspect(arguments: argparse.Namespace) -> int:
     """Say what a data set or a rollout holds; of data sets that store no statistics, a few frames are read."""
+    path, picture = arguments.path, arguments.picture
+    try:
+        plain = apart(looked_at, path, arguments.window, picture, arguments.trajectory, patience=arguments.patience)
+    except Lost as lost:
+        raise UserError(f"{path}: {lost.what}", hint=lost.remedy) from None
+    if arguments.json:
+        print(json.dumps(plain, indent=2))
+    else:
+        _print(_rollout_rows(plain) if plain["kind"] == "rollout" else _rows(plain))
+        if picture is not None:
+            print(f"wrote {picture}")
+    return 0
+
+
+def looked_at(
+    where: Path | str, window: int, picture: Path | None, trajectory: int, say: Callable[..., None]
+) -> dict[str, Any]:
+    """What a path holds, in plain values; draws it where a picture is wanted."""
     from physml.datasets import open_trajectories
     from physml.datasets.opening import locate
 
-    path = locate(arguments.path)
+    path = locate(where)
     rollout = _rollout(path)
-    if arguments.picture is not None:
+    if picture is not None:
         from physml.plot.style import FIGURES, check_suffix
 
-        check_suffix(arguments.picture, FIGURES)
+        check_suffix(picture, FIGURES)
         if rollout is not None:
-            raise UserError(f"{path} is a rollout", hint=f"physml plot fields {path} --out {arguments.picture}")
+            raise UserError(f"{path} is a rollout", hint=f"physml plot fields {path} --out {picture}")
     if rollout is not None:
-        print(json.dumps(rollout, indent=2)) if arguments.json else _print(_rollout_rows(rollout))
-        return 0
+        return rollout
     data = open_trajectories(path)
-    if not 0 <= arguments.trajectory < data.count:
-        raise UserError(f"--trajectory {arguments.trajectory}", expected=f"a number from 0 to {data.count - 1}")
-    plain = _described(data, arguments.window)
-    print(json.dumps(plain, indent=2)) if arguments.json else _print(_rows(plain))
-    if arguments.picture is not None:
+    if not 0 <= trajectory < data.count:
+        raise UserError(f"--trajectory {trajectory}", expected=f"a number from 0 to {data.count - 1}")
+    plain = _described(data, window)
+    if picture is not None:
         from physml.plot import save
         from physml.plot.states import overview
 
-        save(overview(data, arguments.trajectory), arguments.picture)
-        if not arguments.json:
-            print(f"wrote {arguments.picture}")
-    return 0
+        save(overview(data, trajectory), picture)
+    return plain
 
 
 def _described(data: Trajectories, window: int) -> dict[str, Any]:
@@ -61,10 +70,7 @@ def _described(data: Trajectories, window: int) -> dict[str, Any]:
     known = {name: vars(data).get(name) for name in ("fingerprint", "statistics")}
     moments = known["statistics"]
     read, sample = (None, moments) if moments is not None else _sampled(data)
-    shape = layout.grid.shape
-    points = 1
-    for n in shape:
-        points *= n
+    points, lengths = math.prod(layout.grid.shape), [data.length(row) for row in range(data.count)]
     plain: dict[str, Any] = {
         "name": data.name,
         "path": data.path,
@@ -72,10 +78,10 @@ def _described(data: Trajectories, window: int) -> dict[str, Any]:
         "fingerprint": known["fingerprint"],
         "trajectories": data.count,
         "frames": data.frames,
-        "shortest": min(data.length(row) for row in range(data.count)),
+        "shortest": min(lengths),
         "dt": layout.dt,
         "time_units": layout.time_units,
-        "bytes": 4 * points * data.count * (data.frames * len(layout.fields) + len(layout.static)),
+        "bytes": 4 * points * (sum(lengths) * len(layout.fields) + data.count * len(layout.static)),
         "axes": [
             {
                 "name": axis.name,
@@ -197,7 +203,10 @@ def _rollout(path: Path | Remote) -> dict[str, Any] | None:
 
     from physml.datasets.store import open_group
 
-    plain = dict(zarr.open_group(str(path), mode="r").attrs).get("physml", {})
+    try:
+        plain = dict(zarr.open_group(str(path), mode="r").attrs).get("physml", {})
+    except (ValueError, TypeError, KeyError, OSError):  # an array, or damaged; opening it says what is wrong
+        return None
     if not (isinstance(plain, Mapping) and plain.get("kind") == "rollout"):
         return None
     group, about = open_group(path, "rollout")
@@ -223,122 +232,6 @@ def _rollout_rows(plain: Mapping[str, Any]) -> dict[str, str]:
         "samples": f"{plain['samples']} of {plain['steps']} frames{'' if plain['complete'] else ', NOT COMPLETE'}",
         "blown up": f"{len(unstable)}" + (f", first at lead {min(unstable)}" if unstable else ""),
     }
-
-
-def check(arguments: argparse.Namespace) -> int:
-    """Read a data set once and say all that is wrong with it.
-
-    Returns:
-        1 where there is an error, otherwise 0.
-    """
-    with bar(f"reading {arguments.path}") as progress:
-        found = apart(findings, arguments.path, arguments.window, progress)
-    counts = Counter(item["severity"] for item in found)
-    if arguments.json:
-        plain = {
-            "path": str(arguments.path),
-            "errors": counts["error"],
-            "warnings": counts["warning"],
-            "notes": counts["note"],
-            "findings": found,
-        }
-        print(json.dumps(plain, indent=2))
-    else:
-        _tell(found)
-        told = [f"{counts[kind]} {kind}{'s' * (counts[kind] != 1)}" for kind in ("error", "warning", "note")]
-        whole = ", ".join(told) if found else "nothing is wrong: every frame is readable and finite"
-        print(f"{arguments.path}: {whole}")
-    return 1 if counts["error"] else 0
-
-
-def findings(path: Path, window: int, progress: Progress) -> list[Plain]:
-    """What :func:`physml.datasets.check.check_path` finds, in plain values."""
-    from physml.datasets.check import check_path
-
-    return [{**asdict(item), "place": item.place} for item in check_path(path, window=window, progress=progress)]
-
-
-def apart(
-    function: Callable[[Path, int, Progress], list[Plain]], path: Path, window: int, progress: Progress
-) -> list[Plain]:
-    """Call a function that finds things in a process of its own.
-
-    Libraries in C may crash on files whose structure is damaged; HDF5 does. The crash of the process is then what was
-    found.
-    """
-    import multiprocessing
-
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe(duplex=False)
-    process = context.Process(target=_send, args=(theirs, function, path, window), daemon=True)
-    process.start()
-    theirs.close()
-    try:
-        while True:
-            kind, value = ours.recv()
-            if kind == "found":
-                return list(value)
-            if kind == "failed":
-                raise value
-            progress(*value)
-    except EOFError:
-        process.join()
-        what = f"the program crashed while it read this (exit code {process.exitcode})"
-        return [
-            {
-                "severity": "error",
-                "kind": "opening",
-                "what": what,
-                "remedy": "its structure is damaged: fetch or make it again",
-                "file": str(path),
-                "field": "",
-                "trajectory": None,
-                "frame": None,
-                "place": str(path),
-            }
-        ]
-    finally:
-        process.terminate()
-        process.join()
-        ours.close()
-
-
-def _send(pipe: Any, function: Callable[[Path, int, Progress], list[Plain]], path: Path, window: int) -> None:
-    import signal
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that waits, which ends this one
-    try:
-        pipe.send(("found", function(path, window, lambda done, total: pipe.send(("progress", (done, total))))))
-    except Exception as error:
-        pipe.send(("failed", error))
-
-
-def _tell(found: list[Plain]) -> None:
-    """The first findings of each kind, and how many more there are."""
-    import textwrap
-
-    shown = Counter[tuple[str, str]]()
-    total = Counter((item["severity"], item["kind"]) for item in found)
-    for item in found:
-        key = severity, kind = item["severity"], item["kind"]
-        shown[key] += 1
-        if shown[key] <= _SHOWN:
-            for first, line in (
-                (f"{severity:<7}  ", f"{item['place']}: {item['what']}"),
-                (" " * 9, item["remedy"]),
-            ):
-                print(
-                    textwrap.fill(
-                        line,
-                        120,
-                        initial_indent=first,
-                        subsequent_indent=" " * 9,
-                        break_long_words=False,
-                        break_on_hyphens=False,
-                    )
-                )
-        elif shown[key] == total[key]:
-            print(f"{severity:<7}  and {total[key] - _SHOWN} more of this kind ({kind}); --json has them all")
 
 
 def _print(rows: Mapping[str, str]) -> None:

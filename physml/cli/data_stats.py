@@ -1,11 +1,15 @@
-"""The commands ``data convert`` and ``data stats``: a data set read whole, once."""
+"""The command ``data stats``: moments and range of the fields of a split."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from physml.cli.apart import Lost, apart
 from physml.cli.errors import UserError, did_you_mean
 from physml.cli.progress import bar
 
@@ -14,36 +18,27 @@ if TYPE_CHECKING:
     from physml.datasets.trajectories import Accumulator, Trajectories
 
 
-def convert(arguments: argparse.Namespace) -> int:
-    """Write a data set to a store; the same command again continues an interrupted one."""
-    from physml.datasets.convert import convert as write
-    from physml.datasets.opening import open_mapped, open_trajectories
-
-    source, out = arguments.path, arguments.store
-    if out.suffix != ".zarr":
-        raise UserError(f"data convert: DST is {out}", expected="a name that ends in .zarr")
-    data = open_mapped(source, arguments.map) if arguments.map else open_trajectories(source)
-    with bar(f"converting {data.name}") as progress:
-        store = write(data, out, workers=arguments.workers, progress=progress)
-    frames = sum(store.length(row) for row in range(store.count))
-    print(f"{out}: {store.count} trajectories, {frames} frames, verified, fingerprint {store.fingerprint}")
+def stats(arguments: argparse.Namespace) -> int:
+    """Measure the fields of a split."""
+    path = arguments.path
+    with bar(f"measuring {path}") as progress:
+        try:
+            told = apart(measured, path, arguments.split, arguments.workers, hear=progress, patience=math.inf)
+        except Lost as lost:
+            raise UserError(f"{path}: {lost.what}", hint=lost.remedy) from None
+    print(json.dumps(told, indent=2) if arguments.json else _table(told))
     return 0
 
 
-def stats(arguments: argparse.Namespace) -> int:
-    """Measure the fields of a split."""
+def measured(path: Path | str, split: str, workers: int, say: Callable[[int, int], None]) -> dict[str, Any]:
+    """What a split holds, in plain values."""
     from physml.datasets import open_trajectories
 
-    data = open_trajectories(arguments.path)
-    split = arguments.split
+    data = open_trajectories(path)
     if split not in data.segments:
         hint = did_you_mean(split, data.segments)
         raise UserError(f"no split {split!r}", expected=f"one of {', '.join(data.segments)}", hint=hint)
-    with bar(f"measuring {data.name}") as progress:
-        found = data.gathered(split, workers=arguments.workers, progress=progress)
-    told = _told(data, split, found)
-    print(json.dumps(told, indent=2) if arguments.json else _table(told))
-    return 0
+    return _told(data, split, data.gathered(split, workers=workers, progress=say))
 
 
 def _told(data: Trajectories, split: str, found: Accumulator) -> dict[str, Any]:

@@ -7,20 +7,20 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-import zarr
-from crashes import crash, fail
+from crashes import crash, in_this_process, sleep
 from settings import make_steady_store
 from waves import make_store
 
-from physml.cli import inspection
+from physml.cli import data_inspect
 from physml.cli.main import main
+from physml.datasets import Segment, StoreWriter
 from physml.datasets.trajectories import Trajectories
 
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Data are checked in this process, which saves the start of another."""
-    monkeypatch.setattr(inspection, "apart", lambda function, *arguments: function(*arguments))
+    """Data are looked at in this process, which saves the start of another."""
+    monkeypatch.setattr(data_inspect, "apart", in_this_process)
 
 
 def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
@@ -37,6 +37,7 @@ def bench(path: Path, seed: int = 0) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("here")
 def test_inspect_tells_what_a_store_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store = make_steady_store(tmp_path / "steady.zarr")
     assert main(["data", "inspect", store.path]) == 0
@@ -70,6 +71,7 @@ def test_inspect_as_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert chunks["amplification"] == pytest.approx((14 * 16 + 2 * 20 + 2 * 4) / 18 / 3)
 
 
+@pytest.mark.usefixtures("here")
 def test_inspect_reads_a_few_frames_only(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -94,6 +96,7 @@ def test_inspect_reads_a_few_frames_only(
     )  # of 33 starts, 21 touch two chunks and 12 three: 2 (21 10 + 12 15) / 33 / 8 = 2.95
 
 
+@pytest.mark.usefixtures("here")
 def test_inspect_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     store, picture = make_steady_store(tmp_path / "steady.zarr"), tmp_path / "made/a.png"
     assert main(["data", "inspect", store.path, "--picture", str(picture), "--trajectory", "5"]) == 0
@@ -107,72 +110,40 @@ def test_inspect_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     assert "--picture" in capsys.readouterr().err
 
 
-def test_check_says_nothing_of_what_is_right(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_damaged_neither_crashes_nor_hangs_the_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = make_store(tmp_path / "waves.zarr")
-    assert main(["data", "check", store.path]) == 0
-    assert capsys.readouterr().out == f"{store.path}: nothing is wrong: every frame is readable and finite\n"
-    assert main(["data", "check", store.path, "--json"]) == 0
-    plain = json.loads(capsys.readouterr().out)
-    assert plain == {"path": store.path, "errors": 0, "warnings": 0, "notes": 0, "findings": []}
+    for function, words in ((crash, "the program crashed"), (sleep, "reading hangs: for 0.5 seconds nothing was read")):
+        monkeypatch.setattr(data_inspect, "looked_at", function)
+        assert main(["data", "inspect", store.path, "--patience", "0.5"]) == 2
+        assert f"{store.path}: {words}" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.usefixtures("here")
-def test_check_tells_all_and_fails_for_errors_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    store = make_store(tmp_path / "waves.zarr")
-    state: Any = zarr.open_group(store.path, mode="r+")["state"]
-    state[4, 7] = state[4, 6]
-    assert main(["data", "check", store.path]) == 0  # warnings alone
-    out = capsys.readouterr().out
-    assert f"warning {store.path}, trajectory 4, frame 7: 1 of 20 frames equal the one before" in " ".join(out.split())
-    assert out.splitlines()[-1] == f"{store.path}: 0 errors, 1 warning, 0 notes"
-    state[5, 11, 3, 2, 0] = np.inf
-    assert main(["data", "check", store.path]) == 1
-    out = capsys.readouterr().out
-    assert f"error {store.path}, trajectory 5, frame 11, field vorticity: " in " ".join(out.split())
-    assert out.splitlines()[-1] == f"{store.path}: 1 error, 1 warning, 0 notes"
-    assert main(["data", "check", store.path, "--json"]) == 1
-    plain = json.loads(capsys.readouterr().out)
-    assert (plain["errors"], plain["warnings"]) == (1, 1)
-    first = plain["findings"][0]
-    assert (first["severity"], first["kind"], first["field"]) == ("error", "not finite", "vorticity")
-    assert (first["trajectory"], first["frame"], first["file"]) == (5, 11, store.path) and first["remedy"]
-
-
-@pytest.mark.usefixtures("here")
-def test_check_of_what_cannot_be_opened_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "a.hdf5").write_bytes(b"\x89HDF\r\n\x1a\n" + b"0" * 100)
-    assert main(["data", "check", str(tmp_path / "a.hdf5"), "--json"]) == 1
-    (found,) = json.loads(capsys.readouterr().out)["findings"]
-    assert found["kind"] == "opening" and found["file"] == str(tmp_path / "a.hdf5")
-    assert main(["data", "check", str(tmp_path)]) == 1
-    assert main(["data", "check", str(tmp_path / "nothing")]) == 2  # a mistake in the line, not in the data
-
-
-def test_a_crash_of_a_library_is_a_finding(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """HDF5 may crash on files whose structure is damaged; what it does not survive is told by another process."""
-    progress: list[tuple[int, int]] = []
-    store = make_store(tmp_path / "waves.zarr")
-    told = inspection.apart(inspection.findings, Path(store.path), 8, lambda *seen: progress.append(seen))
-    assert told == [] and progress[-1] == (120, 120)
-    (found,) = inspection.apart(crash, tmp_path, 8, lambda done, total: None)
-    assert found["severity"] == "error" and "crashed" in found["what"] and found["place"] == str(tmp_path)
-    store = make_store(tmp_path / "bad.zarr")
-    state: Any = zarr.open_group(store.path, mode="r+")["state"]
-    state[0, 0] = np.nan
-    (known,) = inspection.findings(Path(store.path), 8, lambda done, total: None)
-    assert set(found) == set(known)  # so that programs need not care which it was
-    with pytest.raises(ZeroDivisionError, match="by design"):  # a defect stays one
-        inspection.apart(fail, tmp_path, 8, lambda done, total: None)
-
-
-@pytest.mark.usefixtures("here")
-def test_a_flood_of_findings_is_cut_on_the_screen_only(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    path = bench(tmp_path / "u.hdf5")
-    with h5py.File(path, "r+") as file:
-        file["tensor"][2, ::2] = np.nan  # twenty frames, none beside another
-    assert main(["data", "check", str(path)]) == 1
-    out = capsys.readouterr().out
-    assert out.count("error    ") == 9 and "and 12 more of this kind (not finite)" in out
-    assert out.splitlines()[-1].endswith("20 errors, 0 warnings, 0 notes")
-    assert main(["data", "check", str(path), "--json"]) == 1
-    assert len(json.loads(capsys.readouterr().out)["findings"]) == 20
+def test_the_size_in_memory_is_that_of_the_frames_that_there_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    layout = make_steady_store(tmp_path / "steady.zarr").layout  # 8 x 8 points, a field and a static field
+    writer = StoreWriter(
+        tmp_path / "x.zarr",
+        name="x",
+        layout=layout,
+        count=2,
+        frames=100,
+        lengths=[100, 3],
+        parameters={},
+        segments={"train": [Segment(0, 0, 100)]},
+        provenance={},
+    )
+    values = np.random.default_rng(0).standard_normal((100, 8, 8, 1))
+    for row, length in ((0, 100), (1, 3)):
+        writer.write_static(row, values[0])
+        for start in range(0, length, writer.chunk_frames):
+            writer.write(row, start, values[start : min(start + writer.chunk_frames, length)])
+    writer.finish(["a", "b"])
+    assert main(["data", "inspect", str(tmp_path / "x.zarr"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["bytes"] == 4 * 64 * (103 + 2) and told["shortest"] == 3
+    assert told["storage"]["chunks"][0]["missing"] == 0
+    assert told["storage"]["chunks"][0]["total"] == 7 + 1  # of 16 frames
