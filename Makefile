@@ -50,7 +50,7 @@ format: .venv/.dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-verify: .venv-verify/.verify ## slow tests and parity with other packages, in .venv-verify
+verify: .venv-verify/.verify .venv-verify/well ## slow tests and parity with other packages, in .venv-verify
 	MPLBACKEND=Agg .venv-verify/bin/python -m pytest -m slow --durations=10
 
 constraints: ## renew the pins from what pip takes today
@@ -87,6 +87,12 @@ distclean: clean ## remove the environments too
 	@echo "Installing physml and its checks into .venv (a minute or two, the first time) ..."
 	@$(PIP_INSTALL) -e '.[dev,docs]' $(QUIETLY)
 	@touch .venv/.core $@
+
+# A folder of its own: the-well pins an fsspec that other packages refuse.
+.venv-verify/well: | .venv-verify/.verify
+	@.venv-verify/bin/python -m pip install --progress-bar off --no-deps --target $@ \
+		the-well==1.2.0 fsspec==2024.10.0 einops==0.8.2 > .venv-verify/well.log 2>&1 || { \
+		cat .venv-verify/well.log >&2; rm -rf $@; exit 1; }
 
 .venv-verify/.verify: $(PINS) | .venv-verify/pyvenv.cfg
 	@echo "Installing physml and what it is compared with into .venv-verify (a minute or two, the first time) ..."

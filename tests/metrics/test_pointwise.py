@@ -14,6 +14,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
+from well_metrics import compare
 
 from physml.fields import Axis, Boundary, Grid
 from physml.metrics import pointwise
@@ -124,23 +125,7 @@ def test_difference_is_checked_and_empty_in_the_solid() -> None:
 
 @pytest.mark.parametrize("case", WELL["cases"], ids=lambda case: f"{len(case['space'])}d")
 def test_the_numbers_of_the_well(case: dict[str, Any]) -> None:
-    """Those of the package itself, and for nRMSE and r the factor by which they differ.
-
-    Its nRMSE adds 1e-7 to <y^2>; its r divides a biased covariance by unbiased deviations, hence S/(S-1).
-    """
-    x, y = (torch.tensor(case[name], dtype=torch.float64) for name in ("prediction", "truth"))
-    well = {name: torch.tensor(case[name], dtype=torch.float64) for name in case.keys() - {"space"}}
-    grid, points = grid_of(*case["space"]), math.prod(case["space"])
-    exact = {"rtol": 1e-12, "atol": 0.0}  # sums of two dozen numbers in double precision, in another order
-    for metric in (rmse, mae, linf, vrmse):
-        torch.testing.assert_close(metric(x, y, grid), well[metric.__name__], **exact)
-    torch.testing.assert_close(nrmse(x, y, grid), well["nrmse_without_epsilon"], **exact)
-    power = average(y.square(), grid)
-    torch.testing.assert_close(nrmse(x, y, grid) * (power / (power + 1e-7)).sqrt(), well["nrmse"], **exact)
-    r = correlation(x, y, grid)
-    torch.testing.assert_close(r * (points - 1) / points, well["pearson_without_epsilon"], **exact)
-    spread = (variance(x, grid) * variance(y, grid)).sqrt()
-    torch.testing.assert_close(r * (points - 1) / points * spread / (spread + 1e-7), well["pearson"], **exact)
+    compare(case)
 
 
 def test_shifted_sine() -> None:

@@ -3,11 +3,13 @@
     pip install the-well==1.2.0 matplotlib
     python tests/verify/make_golden_the_well.py
 
-The states are stored beside the numbers, in float64, since random numbers of a seed may change with a release of torch.
+``make verify`` has it write other states to another file, ``--seed 1 --out FILE``. The states are stored beside the
+numbers, in float64, since random numbers of a seed may change with a release of torch.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 from importlib.metadata import version
 from pathlib import Path
@@ -49,10 +51,14 @@ def case(space: tuple[int, ...], generator: torch.Generator) -> dict[str, Any]:
 def main() -> None:
     if version("the_well") != EXPECTED:
         raise ValueError(f"the_well: got version {version('the_well')}, expected {EXPECTED}; install that one.")
-    generator = torch.Generator().manual_seed(0)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, default=TARGET)
+    given = parser.parse_args()
+    generator = torch.Generator().manual_seed(given.seed)
     cases = [case(space, generator) for space in ((9,), (4, 5), (3, 2, 4))]
     lines = ",\n".join(json.dumps(one) for one in cases)
-    TARGET.write_text(f'{{"the_well": "{EXPECTED}", "cases": [\n{lines}\n]}}\n')
+    given.out.write_text(f'{{"the_well": "{EXPECTED}", "cases": [\n{lines}\n]}}\n')
 
 
 if __name__ == "__main__":
