@@ -22,6 +22,7 @@ VARIANTS: dict[str, list[Any]] = {
     "no-feedforward": [OPERATOR + "feedforward", 0],
     "published-kernels": [OPERATOR + "kernels", f"{{class_path: {NN}factorised.PublishedKernels}}"],
     "plane-norm": [OPERATOR + "norm", f"{{class_path: {NN}factorised.PlaneNorm}}"],
+    "no-layer-norm": [OPERATOR + "layer_norm", "false"],
     "rms-norm": [OPERATOR + "norm", f"{{class_path: {NN}factorised.RMSNorm}}"],
     "fourier-features": [OPERATOR + "positions", f"{{class_path: {NN}positional.FourierFeatures}}"],
     "no-positions": [OPERATOR + "positions", "null"],

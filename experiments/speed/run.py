@@ -149,7 +149,7 @@ class Step:
     def forward(self) -> Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             if self.case.layer:
-                return self.module(self.field, self.grid, None)
+                return self.module(self.field, self.grid, None, self.dtype)
             return self.module(self.window, self.grid, self.operator.steps)
 
     def train(self) -> None:

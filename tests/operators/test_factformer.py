@@ -305,9 +305,30 @@ def test_checkpointing_gives_the_same_gradients() -> None:
     torch.testing.assert_close(gradients[2], gradients[0], rtol=1e-6, atol=0)
 
 
-def test_bf16_is_close_to_fp32() -> None:
+@pytest.mark.parametrize("normed", [True, False])
+def test_layer_norm_hides_how_strong_the_field_is(normed: bool) -> None:
     torch.manual_seed(0)
-    model, x = small(width=32), torch.randn(2, 2, 16, 16, 1)
+    model = small(layer_norm=normed, depth=1, feedforward=0).double()
+    u, grid = torch.randn(2, 6, 5, 16, dtype=torch.float64), box(6, 5).to(torch.float64)
+    once, twice = (model.layers[0](s * u, grid, None, u.dtype) - s * u for s in (1.0, 2.0))
+    # the epsilon of the norm beside variances of order one
+    assert torch.allclose(once, twice, rtol=0, atol=1e-3) == normed
+
+
+def test_without_layer_norm_layers_add_in_single_precision() -> None:
+    seen: list[torch.dtype] = []
+    for normed in (True, False):
+        model = small(layer_norm=normed)
+        model.layers[1].register_forward_hook(lambda _, given, made: seen.extend([given[0].dtype, made.dtype]))
+        with torch.autocast("cpu", torch.bfloat16):
+            model(torch.randn(2, 2, 8, 8, 1), box(8, 8), 1)
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32, torch.float32]
+
+
+@pytest.mark.parametrize("normed", [True, False])
+def test_bf16_is_close_to_fp32(normed: bool) -> None:
+    torch.manual_seed(0)
+    model, x = small(width=32, layer_norm=normed), torch.randn(2, 2, 16, 16, 1)
     full = model(x, box(16, 16), 2)
     with torch.autocast("cpu", torch.bfloat16):
         half = model(x, box(16, 16), 2)

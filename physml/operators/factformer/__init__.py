@@ -35,7 +35,7 @@ from torch.utils.checkpoint import checkpoint
 
 from physml.fields import Axis, Grid, Setting
 from physml.nn.factorised import InstanceNorm, KernelNorm, Kernels, ScaledKernels
-from physml.nn.folding import layer_norm_map
+from physml.nn.folding import layer_norm_map, widened
 from physml.nn.mlp import MLP
 from physml.nn.patching import coarse, gather, scatter
 from physml.nn.positional import Positions
@@ -85,8 +85,8 @@ class FactFormer(Operator):
         frames: frames read T.
         steps: most frames predicted by one call K.
         static: fields read that do not change in time.
-        condition: names of the numbers read that hold for a whole trajectory. They scale and shift every normalised
-            layer input (adaLN, Peebles & Xie 2023, arXiv 2212.09748), starting from no effect.
+        condition: names of the numbers read that hold for a whole trajectory. They scale and shift the input of every
+            branch (as adaLN does, Peebles & Xie 2023, arXiv 2212.09748), starting from no effect.
         width: channels inside the network.
         depth: layers.
         heads, head_width: H and V of the values.
@@ -96,6 +96,9 @@ class FactFormer(Operator):
         product: ``parallel`` kernels on the same values, or ``chained`` one after the other (published).
         kernels: how kernels are made; :class:`ScaledKernels` if not given, :class:`PublishedKernels` for the paper's.
         norm: after the mode products; :class:`InstanceNorm` if not given.
+        layer_norm: bring the channels of each point to zero mean and unit variance before each branch. Without it the
+            branches know how strong the field is at a point, and the sum of the layers is kept in single precision at
+            least.
         positions: position features added before each layer, none if ``None``. Needed where the physics depends on
             the place (forcing, walls); without them and with ``patch=1`` the network commutes with shifts on periodic
             axes.
@@ -134,6 +137,7 @@ class FactFormer(Operator):
         product: Literal["chained", "parallel"] = "parallel",
         kernels: Kernels | None = None,
         norm: KernelNorm | None = None,
+        layer_norm: bool = True,
         positions: Positions | None = None,
         convolution: int = 5,
         feedforward: float = 2.0,
@@ -160,7 +164,7 @@ class FactFormer(Operator):
             )
         self.axes, self.channels, self.frames, self.steps = axes, channels, frames, steps
         self.static, self.condition = static, tuple(condition)
-        self.patch, self.margin, self.recompute = patch, margin, recompute
+        self.patch, self.margin, self.layer_norm, self.recompute = patch, margin, layer_norm, recompute
         kernels, norm = kernels or ScaledKernels(), norm or InstanceNorm()
         inside = patch**axes
         self.lift = (lift or LinearLift()).build(frames, channels * inside, static * inside, width)
@@ -182,6 +186,7 @@ class FactFormer(Operator):
                 None if positions is None else positions.build(axes, width),
                 int(feedforward * width),
                 width,
+                layer_norm,
                 layer_scale,
                 bool(self.condition),
             )
@@ -208,11 +213,13 @@ class FactFormer(Operator):
             u = functional.pad(u, [0, 0] + [0, self.margin] * self.axes)
             tokens = Grid(tuple(_extended(axis, self.margin) for axis in tokens.axes))
         mood = None if self.embed is None else self.embed(numbers)
+        kind = u.dtype
+        u = u if self.layer_norm else widened(u)
         for layer in self.layers:
             if self.recompute == "layers" and torch.is_grad_enabled():
-                u = checkpoint(layer, u, tokens, mood, use_reentrant=False, preserve_rng_state=False)
+                u = checkpoint(layer, u, tokens, mood, kind, use_reentrant=False, preserve_rng_state=False)
             else:
-                u = layer(u, tokens, mood)
+                u = layer(u, tokens, mood, kind)
         for axis in range(1, self.axes + 1) if self.margin else ():
             u = u.narrow(axis, 0, u.shape[axis] - self.margin)
         if self.branch is not None:
@@ -253,13 +260,14 @@ class _Layer(nn.Module):
         positions: nn.Module | None,
         feedforward: int,
         width: int,
+        layer_norm: bool,
         layer_scale: float | None,
         conditioned: bool,
     ) -> None:
         super().__init__()
         self.positions, self.attention = positions, attention
-        self.norm = nn.LayerNorm(width)
-        self.feedforward_norm = nn.LayerNorm(width) if feedforward else None
+        self.norm = nn.LayerNorm(width) if layer_norm else None
+        self.feedforward_norm = nn.LayerNorm(width) if feedforward and layer_norm else None
         self.feedforward = MLP(inputs=width, hidden=feedforward, outputs=width) if feedforward else None
         branches = 1 + bool(feedforward)
         self.scales = None if layer_scale is None else nn.Parameter(layer_scale * torch.ones(branches, width))
@@ -268,18 +276,21 @@ class _Layer(nn.Module):
             nn.init.zeros_(self.modulate.weight)
             nn.init.zeros_(self.modulate.bias)
 
-    def forward(self, u: Tensor, grid: Grid, mood: Tensor | None) -> Tensor:
+    def forward(self, u: Tensor, grid: Grid, mood: Tensor | None, kind: torch.dtype) -> Tensor:
+        """``kind`` is the type that the branches compute in."""
         factors: Sequence[Tensor] = ()
         if self.modulate is not None and mood is not None:
             parts = self.modulate(functional.silu(mood)).unflatten(-1, (-1, u.shape[-1]))
             factors = parts.reshape(len(u), -1, *[1] * (u.ndim - 2), u.shape[-1]).unbind(1)
         if self.positions is not None:
             u = u + self.positions(grid).to(u.dtype)
-        attended = self.attention(_modulated(self.norm(u), factors[:2]).to(u.dtype), grid)
+        h = u if self.norm is None else self.norm(u)
+        attended = self.attention(_modulated(h, factors[:2]).to(kind), grid)
         u = u + (attended if self.scales is None else self.scales[0] * attended)
-        if self.feedforward is not None and self.feedforward_norm is not None:
-            if factors:
-                passed = self.feedforward(_modulated(self.feedforward_norm(u), factors[2:]).to(u.dtype))
+        if self.feedforward is not None:
+            if factors or self.feedforward_norm is None:
+                h = u if self.feedforward_norm is None else self.feedforward_norm(u)
+                passed = self.feedforward(_modulated(h, factors[2:]).to(kind))
             else:
                 hidden = layer_norm_map(u, self.feedforward_norm, self.feedforward.first)
                 passed = self.feedforward.second(functional.gelu(hidden))

@@ -296,8 +296,7 @@ class Blend(nn.Module):
         # every point's share in itself and its neighbours by one product, then sums of neighbours: convolutions of few
         # channels take libraries many times as long as reading the field
         taps = weight.movedim((0, 1), (-2, -1))  # (3, .., channels, features)
-        kind = x.device.type if torch.amp.is_autocast_available(x.device.type) else "cpu"  # tensors without numbers
-        with torch.autocast(kind, enabled=False):
+        with torch.autocast("cpu" if x.is_meta else x.device.type, enabled=False):
             y = functional.linear(widened(x), taps.flatten(0, -2)).unflatten(-1, taps.shape[:-1])
         for axis, boundary in enumerate(grid.boundaries, start=1):
             below, here, above = y.unbind(len(grid.axes) + 1)  # the taps of this axis are the first that are left
