@@ -5,19 +5,21 @@ coordinate. Its queries and keys make the kernel ``A_m`` of ``S_m x S_m`` number
 along their axis. Li, Shu & Barati Farimani, "Scalable Transformer for PDE Surrogate Modeling", NeurIPS 2023, arXiv
 2305.17560.
 
-Legend of shape suffixes: B batch, S points of one axis, H heads, K key width, V value width, C channels.
+Legend of shape suffixes: D axes, B batch, S points of an axis, H heads, K key width, V value width, C channels; 2 for
+queries and keys.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from physml.configured import Configured
-from physml.fields import Axis, Grid
+from physml.fields import Grid
 from physml.nn.folding import scaled_map, widened
 from physml.nn.positional import rotate, stretched
 
@@ -36,12 +38,47 @@ def axis_mean(h: Tensor, grid: Grid, keep: int) -> Tensor:
     return h
 
 
+def axis_means(h: Tensor, grid: Grid) -> Tensor:
+    """:func:`axis_mean` of every axis, ``(D, B, S, C)``: S is of the axis with most points, the others end in zeros.
+
+    What follows is small for each axis and is done for all at once: on a GPU, starting a small product takes longer
+    than the product.
+    """
+    most = max(grid.shape)
+    means = [axis_mean(h, grid, m) for m in range(len(grid.axes))]
+    return torch.stack([functional.pad(mean, (0, 0, 0, most - mean.shape[1])) for mean in means])
+
+
+class AxisLinear(nn.Module):
+    """A linear map for each axis, ``y_m = W_m x_m + b_m``, all in one product.
+
+    Args:
+        axes: their number D.
+        inputs, outputs: channels.
+        bias: whether there is one.
+    """
+
+    def __init__(self, axes: int, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__()
+        bound = inputs**-0.5  # that of nn.Linear
+        self.weight = nn.Parameter(torch.empty(axes, outputs, inputs).uniform_(-bound, bound))
+        self.bias = nn.Parameter(torch.empty(axes, outputs).uniform_(-bound, bound)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(D, ..., inputs)`` to ``(D, ..., outputs)``."""
+        rows, weight = x.flatten(1, -2), self.weight.transpose(1, 2)
+        y = torch.bmm(rows, weight) if self.bias is None else torch.baddbmm(self.bias[:, None], rows, weight)
+        return y.unflatten(1, x.shape[1:-1])
+
+
 class Kernels(Configured):
-    """How the kernel of an axis is made from its function; :meth:`build` makes the layer."""
+    """How the kernels of the axes are made from their functions; :meth:`build` makes the layer."""
 
     @abstractmethod
-    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
-        """A module ``(phi (B, S, latent), axis) -> A (B, H, S, S)``."""
+    def build(self, axes: int, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        """A module ``(phi (D, B, S, latent), grid) -> [A_m (B, H, S_m, S_m)]``; rows of ``phi`` beyond ``S_m`` are of
+        no account.
+        """
 
 
 class PublishedKernels(Kernels):
@@ -61,27 +98,28 @@ class PublishedKernels(Kernels):
     def __init__(self, *, scale: float = 64.0, gain: float = 0.02) -> None:
         self.scale, self.gain = scale, gain
 
-    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
-        return _PublishedKernel(self.scale, self.gain, latent, heads, key_width, multiplier)
+    def build(self, axes: int, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        return _PublishedKernels(self.scale, self.gain, axes, latent, heads, key_width, multiplier)
 
 
-class _PublishedKernel(nn.Module):
-    def __init__(self, scale: float, gain: float, latent: int, heads: int, key_width: int, multiplier: int) -> None:
+class _PublishedKernels(nn.Module):
+    def __init__(
+        self, scale: float, gain: float, axes: int, latent: int, heads: int, key_width: int, multiplier: int
+    ) -> None:
         super().__init__()
         self.heads, self.scale = heads, scale
         self.size = 1.0 if multiplier <= 4 else key_width**-0.5
-        self.queries = nn.Linear(latent, heads * key_width, bias=False)
-        self.keys = nn.Linear(latent, heads * key_width, bias=False)
-        for layer in (self.queries, self.keys):
-            nn.init.xavier_uniform_(layer.weight, gain=gain)
+        self.queries_and_keys = AxisLinear(axes, latent, 2 * heads * key_width, bias=False)
+        bound = gain * (6 / (latent + heads * key_width)) ** 0.5  # Xavier's, for queries and keys apart
+        nn.init.uniform_(self.queries_and_keys.weight, -bound, bound)
 
-    def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
-        q_BHSK = _heads(self.queries(phi_BSC), self.heads)
-        k_BHSK = _heads(self.keys(phi_BSC), self.heads)
-        half = q_BHSK.shape[-1] // 2
-        theta = 10000.0 ** (-torch.arange(half, device=phi_BSC.device, dtype=torch.float64) / half)
-        phase = self.scale * stretched(axis)[:, None] * theta.to(axis.points.dtype)
-        return self.size * rotate(q_BHSK, phase) @ rotate(k_BHSK, phase).transpose(-1, -2)
+    def forward(self, phi_DBSC: Tensor, grid: Grid) -> list[Tensor]:
+        x_DB2HSK = _heads(self.queries_and_keys(phi_DBSC), self.heads)
+        half = x_DB2HSK.shape[-1] // 2
+        theta = 10000.0 ** (-torch.arange(half, device=phi_DBSC.device, dtype=torch.float64) / half)
+        phases = [self.scale * stretched(axis)[:, None] * theta.to(axis.points.dtype) for axis in grid.axes]
+        q, k = rotate(x_DB2HSK, _stacked(phases)[:, None, None, None]).unbind(2)
+        return _cut(self.size * q @ k.transpose(-1, -2), grid)
 
 
 class ScaledKernels(Kernels):
@@ -102,38 +140,45 @@ class ScaledKernels(Kernels):
             raise ValueError(f"most: got {most}, expected at least 1.")
         self.most = most
 
-    def build(self, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
-        return _ScaledKernel(self.most, latent, heads, key_width)
+    def build(self, axes: int, latent: int, heads: int, key_width: int, multiplier: int) -> nn.Module:
+        return _ScaledKernels(self.most, axes, latent, heads, key_width)
 
 
-class _ScaledKernel(nn.Module):
-    def __init__(self, most: int, latent: int, heads: int, key_width: int) -> None:
+class _ScaledKernels(nn.Module):
+    def __init__(self, most: int, axes: int, latent: int, heads: int, key_width: int) -> None:
         super().__init__()
         self.heads, self.most = heads, most
-        self.queries = nn.Linear(latent, heads * key_width, bias=False)
-        self.keys = nn.Linear(latent, heads * key_width, bias=False)
+        self.queries_and_keys = AxisLinear(axes, latent, 2 * heads * key_width, bias=False)
 
-    def forward(self, phi_BSC: Tensor, axis: Axis) -> Tensor:
-        q_BHSK = functional.rms_norm(widened(_heads(self.queries(phi_BSC), self.heads)), (self._key_width,))
-        k_BHSK = functional.rms_norm(widened(_heads(self.keys(phi_BSC), self.heads)), (self._key_width,))
-        half = self._key_width // 2
-        ladder = torch.arange(half, device=phi_BSC.device) / max(half - 1, 1)
-        turns = self.most**ladder  # from 1 to most
-        turns = turns.round() if axis.periodic else 0.5 * turns
-        phase = 2 * torch.pi * (axis.points / axis.length).to(q_BHSK.dtype)[:, None] * turns
-        scale = self._key_width**-0.5
-        weights = (axis.weights / axis.weights.sum()).to(q_BHSK.dtype)
-        kernel = (rotate(q_BHSK, phase) * scale) @ (rotate(k_BHSK, phase) * weights[:, None]).transpose(-1, -2)
-        return kernel.to(phi_BSC.dtype)
-
-    @property
-    def _key_width(self) -> int:
-        return self.queries.out_features // self.heads
+    def forward(self, phi_DBSC: Tensor, grid: Grid) -> list[Tensor]:
+        x_DB2HSK = widened(_heads(self.queries_and_keys(phi_DBSC), self.heads))
+        width = x_DB2HSK.shape[-1]
+        ladder = self.most ** (torch.arange(width // 2, device=phi_DBSC.device) / max(width // 2 - 1, 1))
+        phases = []
+        for axis in grid.axes:
+            turns = ladder.round() if axis.periodic else 0.5 * ladder
+            phases.append(2 * torch.pi * (axis.points / axis.length).to(x_DB2HSK.dtype)[:, None] * turns)
+        unit = functional.rms_norm(x_DB2HSK, (width,))
+        q, k = rotate(unit, _stacked(phases)[:, None, None, None]).unbind(2)
+        weights = _stacked([(axis.weights / axis.weights.sum()).to(k.dtype)[:, None] for axis in grid.axes])
+        kernels = (q * width**-0.5) @ (k * weights[:, None, None]).transpose(-1, -2)
+        return _cut(kernels.to(phi_DBSC.dtype), grid)
 
 
 def _heads(x: Tensor, heads: int) -> Tensor:
-    """``(B, S, H K)`` to ``(B, H, S, K)``."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    """Queries and keys ``(D, B, S, 2 H K)`` to ``(D, B, 2, H, S, K)``."""
+    return x.unflatten(-1, (2, heads, -1)).movedim(2, -2)
+
+
+def _stacked(rows: Sequence[Tensor]) -> Tensor:
+    """``(S_m, N)`` of each axis to ``(D, S, N)``, with zeros at the ends of the shorter ones."""
+    most = max(len(x) for x in rows)
+    return torch.stack([functional.pad(x, (0, 0, 0, most - len(x))) for x in rows])
+
+
+def _cut(kernels: Tensor, grid: Grid) -> list[Tensor]:
+    """``(D, B, H, S, S)`` to what each axis has of it."""
+    return [kernel[..., :n, :n] for kernel, n in zip(kernels.unbind(0), grid.shape, strict=True)]
 
 
 class KernelNorm(Configured):

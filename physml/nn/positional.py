@@ -107,7 +107,7 @@ def rotate(x: Tensor, phase: Tensor) -> Tensor:
 
     Args:
         x: ``(..., S, d)``.
-        phase: ``(S, d/2)``, radians.
+        phase: ``(..., S, d/2)``, radians.
     """
     a, b = x.chunk(2, dim=-1)
     cos, sin = phase.cos().to(x.dtype), phase.sin().to(x.dtype)

@@ -19,7 +19,7 @@ from physml.nn.factorised import (
     PublishedKernels,
     RMSNorm,
     ScaledKernels,
-    axis_mean,
+    axis_means,
 )
 from physml.nn.padding import pad
 from physml.nn.positional import FourierFeatures, Harmonics
@@ -143,7 +143,7 @@ def test_chained_products_are_one_product_with_the_kronecker_matrix(shape: tuple
     h = u
     dense = torch.ones(2, 4, 1, 1, dtype=torch.float64)
     for m in range(len(shape)):
-        kernel = block.kernels[m](block.functions[m](block.common(axis_mean(h, grid, m))), grid.axes[m])
+        kernel = block.kernels(block.functions(block.common(axis_means(h, grid))), grid)[m]
         dense = torch.einsum("BHij,BHkl->BHikjl", dense, kernel).flatten(2, 3).flatten(3, 4)
     v = block.values(h).flatten(1, -2).unflatten(-1, (4, 8))
     z = torch.einsum("BHij,BjHV->BiHV", dense, v).flatten(2).unflatten(1, shape)
@@ -158,8 +158,7 @@ def test_parallel_products_act_along_one_axis_each() -> None:
     h = u
     v = block.values(h).unflatten(-1, (4, 8))
     # the published order: map the whole field, then average
-    means = [axis_mean(block.common(h), grid, m) for m in range(2)]
-    a = [block.kernels[m](block.functions[m](means[m]), grid.axes[m])[0] for m in range(2)]
+    a = [kernel[0] for kernel in block.kernels(block.functions(axis_means(block.common(h), grid)), grid)]
     along_x = torch.einsum("Hij,jkHV->ikHV", a[0], v[0])
     along_y = torch.einsum("Hij,kjHV->kiHV", a[1], v[0])
     total = block.merge[0](along_x.flatten(-2)) + block.merge[1](along_y.flatten(-2))
@@ -186,9 +185,10 @@ def test_exchanging_axes_and_their_weights_exchanges_the_output() -> None:
     model, x = small(convolution=0), torch.randn(1, 2, 8, 6, 1)
     expected = model(x, box(8, 6), 1).transpose(2, 3)
     for layer in model.layers:
-        for parts in (layer.attention.functions, layer.attention.kernels, layer.attention.merge):
-            first, second = parts[0], parts[1]
-            parts[0], parts[1] = second, first
+        for part in (*layer.attention.functions.parameters(), *layer.attention.kernels.parameters()):
+            part.data = part.data.flip(0)
+        merge = layer.attention.merge
+        merge[0], merge[1] = merge[1], merge[0]
     swapped = box(6, 8)
     torch.testing.assert_close(model(x.transpose(2, 3), swapped, 1), expected, rtol=1e-4, atol=1e-5)
 
@@ -263,7 +263,7 @@ def test_all_weights_get_gradients_of_similar_size(axes: int, product: str) -> N
     shape = (12,) * axes
     block = attention(ScaledKernels(most=4), InstanceNorm(), axes=axes, product=product)
     block(torch.randn(2, *shape, 32), box(*shape)).square().mean().backward()
-    names = ("values.weight", "merge.0.weight", "kernels.0.queries.weight", "kernels.0.keys.weight")
+    names = ("values.weight", "merge.0.weight", "kernels.queries_and_keys.weight")
     parameters = dict(block.named_parameters())
     sizes = [float(parameters[name].grad.norm()) for name in names]  # type: ignore[union-attr]
     assert max(sizes) / min(sizes) < 1e3
@@ -273,11 +273,12 @@ def test_all_weights_get_gradients_of_similar_size(axes: int, product: str) -> N
 def test_kernels_depend_on_distances_alone(kind: Kernels) -> None:
     """With the same function value everywhere, moving all coordinates leaves the kernel as it is."""
     torch.manual_seed(0)
-    kernel = kind.build(8, 2, 6, 2).double()
-    phi = torch.randn(1, 1, 8, dtype=torch.float64).expand(1, 7, 8)
+    kernel = kind.build(1, 8, 2, 6, 2).double()
+    phi = torch.randn(1, 1, 1, 8, dtype=torch.float64).expand(1, 1, 7, 8)
     axis = Axis.periodic_uniform("x", 7, 2 * math.pi)
     moved = Axis("x", axis.points + 0.37, axis.boundary, axis.length, "", axis.weights)
-    torch.testing.assert_close(kernel(phi, moved), kernel(phi, axis), rtol=1e-6, atol=1e-8)
+    there, here = (kernel(phi, Grid((x,)))[0] for x in (moved, axis))
+    torch.testing.assert_close(there, here, rtol=1e-6, atol=1e-8)
 
 
 @pytest.mark.parametrize("make", [small, published])

@@ -39,7 +39,7 @@ from physml.nn.folding import layer_norm_map, widened
 from physml.nn.mlp import MLP
 from physml.nn.patching import coarse, gather, scatter
 from physml.nn.positional import Positions
-from physml.operators.factformer.attention import AxisFunction, FactorisedAttention, LocalConvolution
+from physml.operators.factformer.attention import AxisFunctions, FactorisedAttention, LocalConvolution
 from physml.operators.factformer.ends import (
     Blend,
     CoarseBranch,
@@ -56,7 +56,7 @@ from physml.operators.factformer.ends import (
 from physml.operators.operator import Operator
 
 __all__ = [
-    "AxisFunction",
+    "AxisFunctions",
     "Blend",
     "CoarseBranch",
     "Decoder",

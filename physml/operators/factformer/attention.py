@@ -11,26 +11,26 @@ from torch.utils.checkpoint import checkpoint
 
 from physml.fields import Grid
 from physml.nn.depthwise import DepthwiseConvolution
-from physml.nn.factorised import KernelNorm, Kernels, axis_mean, normalised_map
+from physml.nn.factorised import AxisLinear, KernelNorm, Kernels, axis_means, normalised_map
 from physml.nn.mode_product import mode_product
 
 
-class AxisFunction(nn.Module):
-    """``phi_m``, the function of one coordinate: a linear map of the average over the other axes, layer norm, and a
+class AxisFunctions(nn.Module):
+    """``phi_m``, a function of each coordinate: a linear map of the average over the other axes, layer norm, and a
     gated perceptron.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, axes: int, width: int) -> None:
         super().__init__()
-        self.project = nn.Linear(width, width, bias=False)
-        self.norm = nn.LayerNorm(width)
-        self.gate = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, width)
+        self.project = AxisLinear(axes, width, width, bias=False)
+        self.scale, self.offset = nn.Parameter(torch.ones(axes, width)), nn.Parameter(torch.zeros(axes, width))
+        self.gate = AxisLinear(axes, width, 2 * width)
+        self.out = AxisLinear(axes, width, width)
 
-    def forward(self, mean: Tensor) -> Tensor:
-        """``(B, S_m, C)``, averaged already, to the same shape."""
-        phi = self.norm(self.project(mean))
-        a, b = self.gate(phi).chunk(2, dim=-1)
+    def forward(self, means: Tensor) -> Tensor:
+        """``(D, B, S, C)``, averaged already, to the same shape."""
+        phi = functional.layer_norm(self.project(means), means.shape[-1:])
+        a, b = self.gate(phi * self.scale[:, None, None] + self.offset[:, None, None]).chunk(2, dim=-1)
         return self.out(functional.gelu(a) * b)
 
 
@@ -67,9 +67,8 @@ class FactorisedAttention(nn.Module):
         self.heads, self.product, self.kernel_norm, self.recompute = heads, product, norm, recompute
         self.values = nn.Linear(width, heads * head_width, bias=False)
         self.common = nn.Linear(width, width, bias=False)
-        self.functions = nn.ModuleList(AxisFunction(width) for _ in range(axes))
-        key_width = kernel_multiplier * head_width
-        self.kernels = nn.ModuleList(kernels.build(width, heads, key_width, kernel_multiplier) for _ in range(axes))
+        self.functions = AxisFunctions(axes, width)
+        self.kernels = kernels.build(axes, width, heads, kernel_multiplier * head_width, kernel_multiplier)
         parts = 1 if product == "chained" else axes
         self.merge = nn.ModuleList(nn.Linear(heads * head_width, width, bias=False) for _ in range(parts))
         self.local = LocalConvolution(width, axes, convolution) if convolution else None
@@ -78,10 +77,7 @@ class FactorisedAttention(nn.Module):
     def forward(self, h: Tensor, grid: Grid) -> Tensor:
         """``(B, *space, C)`` to the same."""
         # the linear maps before the average commute with it: averaging first saves the size of the other axes
-        kernels = [
-            kernel(function(self.common(axis_mean(h, grid, m))), grid.axes[m])
-            for m, (function, kernel) in enumerate(zip(self.functions, self.kernels, strict=True))
-        ]
+        kernels = self.kernels(self.functions(self.common(axis_means(h, grid))), grid)
         last = len(kernels) - 1
         if self.recompute and torch.is_grad_enabled():
             v = checkpoint(self._values, h, *kernels[:last], use_reentrant=False, preserve_rng_state=False)
