@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 _LOOK = 0.5  # seconds between two looks at the other process
+_LEAVE = 5.0  # seconds for it to end when it has said the last
 
 
 class Lost(Exception):
@@ -58,6 +59,8 @@ def apart(
         while True:
             if ours.poll(min(_LOOK, patience / 4)):
                 kind, value = ours.recv()
+                if kind != "said":
+                    process.join(_LEAVE)  # killed, it would leave locks behind, of which Python complains
                 if kind == "returned":
                     return value
                 if kind == "raised":

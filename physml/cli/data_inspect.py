@@ -16,6 +16,7 @@ from physml.cli.errors import UserError
 if TYPE_CHECKING:
     from physml.datasets.remote import Remote
     from physml.datasets.trajectories import Trajectories
+    from physml.fields import Axis
 
 
 def inspect(arguments: argparse.Namespace) -> int:
@@ -89,7 +90,7 @@ def _described(data: Trajectories, window: int) -> dict[str, Any]:
                 "length": float(axis.length),
                 "units": axis.units,
                 "boundary": str(axis.boundary),
-                "uniform": axis.uniform,
+                "spacing": _spacing(axis),
             }
             for axis in layout.grid.axes
         ],
@@ -150,6 +151,14 @@ def _sampled(data: Trajectories) -> tuple[int, Any]:
         return found.frames, found.statistics()
 
 
+def _spacing(axis: Axis) -> str:
+    if axis.uniform:
+        return "uniform"
+    steps = axis.points.diff()
+    even = bool((steps - steps.mean()).abs().max() < 1e-3 * steps.mean().abs())
+    return "evenly spaced, points of unequal weight" if even else "not uniform"
+
+
 def _rows(plain: Mapping[str, Any]) -> dict[str, str]:
     """The same as lines of a table."""
     count, frames, shortest = plain["trajectories"], plain["frames"], plain["shortest"]
@@ -170,8 +179,9 @@ def _rows(plain: Mapping[str, Any]) -> dict[str, str]:
         rows[f"chunks {chunks['array']}"] = told
     for axis in plain["axes"]:
         length = f"{axis['length']:g} {axis['units']}".rstrip()
-        spacing = "uniform" if axis["uniform"] else "not uniform"
-        rows[f"axis {axis['name']}"] = f"{axis['points']} points, length {length}, {axis['boundary']}, {spacing}"
+        rows[f"axis {axis['name']}"] = (
+            f"{axis['points']} points, length {length}, {axis['boundary']}, {axis['spacing']}"
+        )
     if plain["solid"] is not None:
         rows["obstacle"] = f"{100 * plain['solid']:.1f} % of the points are solid"
     rows["moments"] = f"of {plain['moments_of']}"

@@ -171,6 +171,8 @@ def explain(error: BaseException) -> UserError | None:
         if package in ("", "physml"):
             return None
         return UserError(f"the package {package!r} is not installed", hint=f"install it: pip install {package}")
+    if isinstance(error, ImportError) and "pip install" in text:  # ours, which say what is missing
+        return UserError(text)
     if kind in ("UnpicklingError", "BadZipFile") or "PytorchStreamReader" in text:
         return UserError(
             f"this is no checkpoint, or it is damaged: {_first_sentence(text)}",

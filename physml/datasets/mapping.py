@@ -7,6 +7,7 @@ times, splits, and a fingerprint of what is read.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import math
@@ -56,6 +57,9 @@ class Section:
     def wrong(self, name: str, expected: str) -> ValueError:
         """The error for a key whose value is not what it should be, or is missing."""
         got = f"got {_short(self.values[name])}" if name in self.values else "is missing"
+        others = [key for key in self.values if key not in self._asked]
+        if name not in self.values and (near := difflib.get_close_matches(name, others, 1)):
+            got += f", but there is {near[0]!r}, which is no key"
         return ValueError(f"{self.path}: {self.at(name)}: {got}; expected {expected}.")
 
     def take(self, name: str, default: Any = _NEEDED, expected: str = "a value") -> Any:

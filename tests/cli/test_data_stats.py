@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,3 +74,11 @@ def test_a_crash_of_a_library_is_one_error(
     monkeypatch.setattr(data_stats, "measured", crash)
     assert main(["data", "stats", store.path]) == 2
     assert f"{store.path}: the program crashed while it read this" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_process_that_reads_leaves_no_locks_behind(tmp_path: Path) -> None:
+    """One that is killed as soon as it has said the last word does, and Python warns of it when it ends."""
+    store = make_store(tmp_path / "a.zarr")
+    line = [sys.executable, "-m", "physml", "data", "stats", store.path]
+    ran = subprocess.run(line, capture_output=True, text=True)
+    assert ran.returncode == 0 and "resource_tracker" not in ran.stderr, ran.stderr

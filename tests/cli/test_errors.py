@@ -156,3 +156,9 @@ def test_errors_of_zarr_are_recognised(tmp_path: Path) -> None:
     told = explain(caught.value)
     assert told is not None
     assert len(told.render().splitlines()) <= errors.LINES
+
+
+def test_a_missing_extra_is_not_a_defect() -> None:
+    told = explain(ImportError("s3://a/b: the package is missing; pip install 'physml[remote]' brings it."))
+    assert told is not None and told.code == errors.USAGE and "pip install 'physml[remote]'" in str(told)
+    assert explain(ImportError("cannot import name 'x' from 'physml'")) is None
