@@ -25,7 +25,7 @@ CONDA = {"matplotlib-base": "matplotlib", "pytorch": "torch", "pytorch-geometric
 # For data formats, and for operators on clouds and meshes, that are not there yet.
 AWAITED = {"h5py", "torch-geometric"}
 # Imported where it is there, and done without elsewhere.
-OPTIONAL = {"fsspec", "scipy", "triton"}
+OPTIONAL = {"fsspec", "triton"}
 # Brought along by builds of torch for a certain accelerator, which pin them themselves.
 BUILDS = re.compile(r"nvidia-|cuda-|triton|pytorch-triton")
 # Code that belongs to one machine, and hosts that packages come from: both are for the user to choose.
@@ -83,7 +83,7 @@ def tracked() -> list[Path]:
 
 
 def test_core_dependencies_are_few() -> None:
-    assert len(core()) <= 15
+    assert len(core()) <= 16
 
 
 def test_every_direct_dependency_is_pinned_within_its_range() -> None:

@@ -188,14 +188,9 @@ def _hdf5(file: Path, name: str, where: str) -> Stored:
 
 
 def _matlab(file: Path, name: str, where: str) -> np.ndarray:
-    try:
-        from scipy.io import loadmat
-        from scipy.io.matlab import MatReadError
-    except ImportError:
-        raise ImportError(
-            f"{file}: MATLAB files before version 7.3 are read with scipy, which is missing; install "
-            "'physml[formats]', or save with -v7.3."
-        ) from None
+    from scipy.io import loadmat  # few data sets need it
+    from scipy.io.matlab import MatReadError
+
     try:
         if not name:
             name = _named(file, name, where, [key for key in loadmat(file) if not key.startswith("__")])

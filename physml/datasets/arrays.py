@@ -99,7 +99,6 @@ class Arrays(Trajectories):
         ValueError: where a key is wrong, arrays do not fit together, or a file is damaged; it names the key and says
             what was got and expected.
         FileNotFoundError: where a file is missing.
-        ImportError: for older MATLAB files where scipy is missing.
     """
 
     def __init__(self, path: str | Path, *, data: Path | None = None) -> None:

@@ -36,7 +36,7 @@ What the file does not say, or says wrongly, goes into a mapping file ``NAME.phy
     time: {dt: 6, units: months}                   # taken in place of the times of the file
     split: {along: time, gap: 0, train: 0.5, test: 0.5}
 
-netCDF-3 is read by scipy and netCDF-4 by h5netcdf, ``pip install 'physml[formats]'``. Nothing but the frames that are
+netCDF-4 is read by h5netcdf, ``pip install 'physml[formats]'``, and netCDF-3 by scipy. Nothing but the frames that are
 asked for is read. Missing chunks of a zarr archive have its fill value, as zarr defines it.
 """
 
@@ -590,19 +590,15 @@ def _engine(file: Path) -> tuple[Any, dict[str, Any]]:
     with open(file, "rb") as raw:
         head = raw.read(8)
     if head == b"\x89HDF\r\n\x1a\n":
-        kind, package = "netCDF-4", "h5netcdf"
-    elif head[:4] in (b"CDF\x01", b"CDF\x02"):
-        kind, package = "netCDF-3", "scipy"
-    else:
-        what = (
-            "a 64-bit data netCDF file, which is not read"
-            if head[:4] == b"CDF\x05"
-            else "not a netCDF file, or damaged"
-        )
-        raise ValueError(f"{file}: {what}; expected netCDF-3 or netCDF-4, write or copy it again.")
-    if find_spec(package) is None:
-        raise ImportError(f"{file}: {kind} is read with {package}, which is missing; install 'physml[formats]'.")
-    return package, {}
+        if find_spec("h5netcdf") is None:
+            raise ImportError(
+                f"{file}: netCDF-4 is read with h5netcdf, which is missing; pip install 'physml[formats]'."
+            )
+        return "h5netcdf", {}
+    if head[:4] in (b"CDF\x01", b"CDF\x02"):
+        return "scipy", {}
+    what = "a 64-bit data netCDF file, which is not read" if head[:4] == b"CDF\x05" else "not a netCDF file, or damaged"
+    raise ValueError(f"{file}: {what}; expected netCDF-3 or netCDF-4, write or copy it again.")
 
 
 def _is_consolidated(folder: Path) -> bool:

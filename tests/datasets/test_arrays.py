@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from processes import totals
+from scipy.io import savemat
 
 from physml.datasets import Arrays, Segment, open_trajectories
 from physml.datasets.trajectories import Trajectories
@@ -57,7 +57,7 @@ def written(folder: Path, suffix: str, **arrays: np.ndarray) -> str:
     elif suffix == ".pt":
         torch.save({name: torch.from_numpy(np.ascontiguousarray(values)) for name, values in arrays.items()}, file)
     elif suffix == ".mat":
-        pytest.importorskip("scipy.io").savemat(file, arrays)
+        savemat(file, arrays)
     elif suffix == "73.mat":  # HDF5 behind 512 bytes of text, dimensions reversed
         with h5py.File(file, "w", userblock_size=512) as opened:
             for name, values in arrays.items():
@@ -269,6 +269,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(split={"along": "time", "train": 0.9, "test": 0.2}), "fractions sum to 1.1"),
         (wrong(static={"k": {"channel": 0, "dimensions": list(ORDER)}}), r"static\.k\.dimensions: has time"),
         (wrong(colour="red"), "colour: unknown key"),
+        (wrong(feilds={}, fields="leave out"), "fields: is missing, but there is 'feilds', which is no key; expected"),
     ],
 )
 def test_a_wrong_key_is_named(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -390,13 +391,6 @@ def test_processes_open_the_files_themselves(method: str, tmp_path: Path) -> Non
     assert totals(data, (2, 4, 5), method, tmp_path) == [here] * 3
 
 
-def test_old_matlab_files_without_scipy_name_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = mapped(tmp_path, file=written(tmp_path, ".mat", a=numbers()), fields={"a": {"channel": 0}})
-    monkeypatch.setitem(sys.modules, "scipy.io", None)
-    with pytest.raises(ImportError, match=r"install 'physml\[formats\]', or save with -v7\.3"):
-        Arrays(file)
-
-
 def test_statistics_are_computed_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = Arrays(mapped(tmp_path, file=written(tmp_path, ".npy", u=numbers())))
     read: list[int] = []
@@ -419,7 +413,6 @@ def test_many_files_do_not_stay_open(tmp_path: Path) -> None:
 
 
 def test_kuramoto_sivashinsky_and_allen_cahn(real_data: Path, tmp_path: Path) -> None:
-    pytest.importorskip("scipy")
     for name, repeated, n in (("KS", True, 512), ("AC", False, 512)):
         axis = {"array": "x", "boundary": "periodic", "repeated": repeated}
         data = Arrays(

@@ -37,7 +37,6 @@ def coefficients(data: Trajectories, rows: list[int], terms: Terms, most: int) -
 
 
 def test_the_kuramoto_sivashinsky_record_solves_its_equation(real_data: Path) -> None:
-    pytest.importorskip("scipy")
     data = open_trajectories(ROOT / "pde1d" / "kuramoto_sivashinsky.physml.yaml")
     found, left = coefficients(data, [0], lambda d, u: [u * d(u, 1), d(u, 2), d(u, 4)], most=32)
     # u_t + 5 (u u_y + u_yy / 3 + u_yyyy / 27) = 0 with y = pi x
@@ -48,7 +47,6 @@ def test_the_kuramoto_sivashinsky_record_solves_its_equation(real_data: Path) ->
 
 
 def test_the_allen_cahn_record_solves_its_equation(real_data: Path) -> None:
-    pytest.importorskip("scipy")
     data = open_trajectories(ROOT / "pde1d" / "allen_cahn.physml.yaml")
     found, left = coefficients(data, [0], lambda d, u: [d(u, 2), u, u**3], most=200)
     np.testing.assert_allclose(found, [1e-4, 5.0, -5.0], rtol=1e-5)  # Raissi et al. 2019
