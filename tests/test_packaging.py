@@ -22,8 +22,6 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 # What conda-forge calls a package of another name on PyPI.
 CONDA = {"matplotlib-base": "matplotlib", "pytorch": "torch", "pytorch-geometric": "torch-geometric"}
-# For data formats, and for operators on clouds and meshes, that are not there yet.
-AWAITED = {"h5py", "torch-geometric"}
 # Imported where it is there, and done without elsewhere.
 OPTIONAL = {"fsspec", "triton"}
 # Brought along by builds of torch for a certain accelerator, which pin them themselves.
@@ -147,7 +145,7 @@ def test_dependencies_are_those_that_the_code_imports() -> None:
     foreign = imported - set(sys.stdlib_module_names) - {"physml"} - OPTIONAL
     used = {canonicalize_name(name) for module in foreign for name in homes.get(module, [module])}
     assert used - set(core()) == set(), "imported, but not a dependency"
-    assert set(core()) - used <= AWAITED, "a dependency, but never imported"
+    assert set(core()) - used == set(), "a dependency, but never imported"
 
 
 def test_version_is_the_same_everywhere() -> None:

@@ -68,7 +68,7 @@ def radius_neighbours(
     if not (math.isfinite(radius) and radius > 0):
         raise ValueError(f"radius: got {radius}, expected a positive length in the unit of the points.")
     _check(points, centres, most, counts=counts, centre_counts=centre_counts)
-    rounded = torch.tensor(radius, dtype=points.dtype)
+    rounded = torch.tensor(radius, dtype=points.dtype, device="cpu")
     limit = min(float(rounded * rounded), torch.finfo(points.dtype).max)
     return _neighbours(points, counts, centres, centre_counts, limit, most)
 
@@ -228,3 +228,9 @@ def _check(points: Tensor, centres: Tensor, most: int, **counts: Tensor) -> None
         )
     if most < 1:
         raise ValueError(f"most or k: got {most}, expected at least 1.")
+
+
+def gather_neighbours(values: Tensor, indices: Tensor) -> Tensor:
+    """``(B, N, C)`` at the neighbours ``(B, S, K)``: ``(B, S, K, C)``."""
+    flat = indices.flatten(1)[..., None].expand(-1, -1, values.shape[-1])
+    return values.gather(1, flat).unflatten(1, indices.shape[1:])

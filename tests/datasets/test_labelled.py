@@ -353,7 +353,7 @@ def test_processes_open_the_files_themselves(method: str, kind: str, tmp_path: P
 def test_a_missing_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = written(tmp_path, "netcdf4", weather())
     monkeypatch.setattr(labelled, "find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"which is missing; install 'physml\[formats\]'"):
+    with pytest.raises(ImportError, match=r"which is missing; pip install 'physml\[formats\]'"):
         Labelled(file)
 
 
