@@ -23,7 +23,8 @@ key                     what
 ``dimensions``          words: ``trajectory``, ``time``, ``channel`` and the names of the axes; one that is missing
                         has length one
 ``fields``              by name, in the order of channels; ``array`` is that name if not given, and ``""`` the only
-                        one of its file
+                        one of its file; ``faces: x`` where values lie on the faces of cells across an axis
+                        (staggered grids): the mean of both faces is read
 ``static``              fields that do not change in time; their dimensions are those of the file without ``time``
 ``parameters``          by name: a number, a list with one for each trajectory, or an array
 ``axes``                by name, in the order in which the layout has them
@@ -77,6 +78,7 @@ class _Source:
         array: name inside the file; empty where it is the only one.
         words: for its dimensions.
         channel: which entry of the dimension ``channel``.
+        faces: axis whose cells have the values on their faces; empty for values at the points.
     """
 
     key: str
@@ -84,6 +86,7 @@ class _Source:
     array: str
     words: tuple[str, ...]
     channel: int = 0
+    faces: str = ""
 
 
 class Arrays(Trajectories):
@@ -116,6 +119,7 @@ class Arrays(Trajectories):
         taken = sorted(set(self._names) & set(_LEAD))
         if taken:
             raise ValueError(f"{path}: axes.{taken[0]}: {taken[0]} is no axis of space; give it another name.")
+        self._round = {name for name in self._names if axes.section(name).values.get("boundary") == "periodic"}
         self._words = self._dimensions(whole, None)
         self._sizes: dict[str, tuple[int, str]] = {}
         self._counts: list[int] = []
@@ -187,7 +191,9 @@ class Arrays(Trajectories):
             value = entries.take(name, {}, "an array name, or keys")
             section = Section(self._file, entries.at(name), {"array": value} if isinstance(value, str) else value)
             units = section.text("units", "")
-            found.append((Field(name, units), self._source(section, default, name)))
+            source = self._source(section, default, name)
+            faces = section.choice("faces", [word for word in source.words if word in self._names], "")
+            found.append((Field(name, units), replace(source, faces=faces)))
             section.finish()
         return found
 
@@ -215,6 +221,10 @@ class Arrays(Trajectories):
                 "expected one, or as many."
             )
         sizes = {word: size for word, size in shapes[0].items() if word != "channel"}
+        if source.faces and source.faces not in self._round:  # a row of cells has one face more
+            sizes[source.faces] -= 1
+            if not sizes[source.faces]:
+                raise ValueError(f"{self.path}: {source.key}.faces: got one face along {source.faces}, expected two.")
         if counts or self._along in sizes:
             sizes[self._along] = sum(here)
         if counts:  # a word that is missing has length one
@@ -401,7 +411,17 @@ class Arrays(Trajectories):
         values = values.transpose([left.index(word) for word in order if word in left])
         with np.errstate(over="ignore", invalid="ignore"):  # too large a number becomes infinite, which is refused
             values = values.astype(np.float32)
-        return values[tuple(slice(None) if word in left else None for word in order)]
+        return self._centred(source, values[tuple(slice(None) if word in left else None for word in order)])
+
+    def _centred(self, source: _Source, values: np.ndarray) -> np.ndarray:
+        """Means of the two faces of each cell; on a periodic axis the last cell ends at the first face."""
+        if not source.faces:
+            return values
+        axis = 1 + self._names.index(source.faces)
+        if source.faces in self._round:
+            values = np.concatenate([values, values.take([0], axis)], axis)
+        low, high = (values.take(range(a, values.shape[axis] - 1 + a), axis) for a in (0, 1))
+        return np.float32(0.5) * low + np.float32(0.5) * high
 
     def _take(self, source: _Source, trajectory: int, frames: slice, every: bool = False) -> np.ndarray:
         """``(T, *space, 1)``, or every channel, of a source over all its files."""

@@ -204,6 +204,35 @@ def test_static_fields_parameters_and_mask(tmp_path: Path) -> None:
     assert [(f.name, f.units) for f in data.layout.static] == [("permeability", "m^2"), ("roughness", "")]
 
 
+def test_faces_of_a_staggered_grid_become_centres(tmp_path: Path) -> None:
+    """``u`` lies on faces across the periodic x, ``v`` on faces across y between walls, ``p`` at centres."""
+    x, y = np.arange(8) / 8, np.arange(7) / 6  # lower faces of 8 cells, all faces of 6
+    time = np.arange(5)[:, None, None]
+    u = np.sin(2 * np.pi * x)[:, None] + 0 * y[:-1] + time
+    v = 0 * x[:, None] + y**2 + time
+    p = 0 * x[:, None] + 0 * y[:-1] + time
+    file = written(tmp_path, ".npz", u=u, v=v, p=p)
+    axes = {
+        "x": {"start": 1 / 16, "stop": 17 / 16, "endpoint": False, "boundary": "periodic"},
+        "y": {"start": 1 / 12, "stop": 11 / 12, "endpoint": True, "boundary": "wall", "length": 1},
+    }
+    fields = {"u": {"faces": "x"}, "v": {"faces": "y"}, "p": {}}
+    keys = {"file": file, "fields": fields, "dimensions": ["time", "x", "y"], "axes": axes, "split": "leave out"}
+    data = Arrays(mapped(tmp_path, **keys))
+    assert data.layout.grid.shape == (8, 6) and data.frames == 5
+    found = data.read(0, 1, 4)
+    # the mean of two faces: sin at the centre times cos of half a cell, and y^2 at the centre plus h^2/4
+    centre = np.cos(np.pi / 8) * np.sin(2 * np.pi * (x + 1 / 16))
+    np.testing.assert_allclose(found[..., 0], centre[:, None] + 0 * y[:-1] + time[1:4], atol=1e-6)
+    middle = 0.5 * (y[1:] + y[:-1])
+    np.testing.assert_allclose(found[..., 1], middle**2 + 1 / 144 + 0 * x[:, None] + time[1:4], atol=1e-6)
+    np.testing.assert_array_equal(found[..., 2], p[1:4].astype(np.float32))
+    with pytest.raises(ValueError, match=r"fields\.v\.faces: got 'z'; expected one of x, y"):
+        Arrays(mapped(tmp_path, **keys | {"fields": fields | {"v": {"faces": "z"}}}))
+    with pytest.raises(ValueError, match=r"fields\.v: has 7 along y, fields\.u has 6; expected the same"):
+        Arrays(mapped(tmp_path, **keys | {"fields": fields | {"v": {}}}))
+
+
 def test_several_files_go_together(tmp_path: Path) -> None:
     u = numbers()
     for row in range(3):
