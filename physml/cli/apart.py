@@ -112,7 +112,7 @@ def _call(pipe: Any, function: Callable[..., Any], arguments: tuple[Any, ...]) -
     except Exception as error:
         error.add_note(traceback.format_exc())  # which --debug shows
         try:
-            pickle.loads(pickle.dumps(error))
+            pickle.loads(pickle.dumps(error))  # our own bytes, as the pipe would send them
         except Exception:  # errors of some libraries cannot be sent
             error = ValueError(f"{type(error).__name__}: {error}")
         pipe.send(("raised", error))

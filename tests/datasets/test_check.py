@@ -16,6 +16,7 @@ import torch
 import xarray as xr
 import yaml
 import zarr
+from mappings import mapped
 from waves import make_store, wave, wave_layout
 
 from physml.datasets import Segment, StoreWriter, TrajectoryStore, data_root
@@ -405,19 +406,6 @@ def test_trajectories_that_two_files_share(tmp_path: Path) -> None:
 
 
 # --------------------------------------------------------------------------------------------------- damaged files
-
-
-def mapped(folder: Path, file: str, array: str = "", **changes: Any) -> Path:
-    keys = {
-        "file": file,
-        "fields": {"u": {"array": array} if array else {}},
-        "dimensions": ["trajectory", "time", "x"],
-        "axes": {"x": {"start": 0, "stop": 1, "endpoint": False, "boundary": "periodic"}},
-        "time": {"dt": 0.5},
-    }
-    made = folder / "mine.physml.yaml"
-    made.write_text(yaml.safe_dump(keys | changes, sort_keys=False))
-    return made
 
 
 class Trap:

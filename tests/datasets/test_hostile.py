@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-import yaml
 import zarr
+from mappings import mapped
 from wells import write
 
 from physml.cli import data_inspect
@@ -24,19 +24,6 @@ from physml.datasets import open_trajectories
 from physml.datasets.check import check_path
 
 VALUES = np.random.default_rng(0).standard_normal((4, 24, 8)).astype(np.float32)
-
-
-def mapped(folder: Path, file: str, **keys: Any) -> Path:
-    plain = {
-        "file": file,
-        "fields": {"u": {}},
-        "dimensions": ["trajectory", "time", "x"],
-        "axes": {"x": {"start": 0, "stop": 1, "endpoint": False, "boundary": "periodic"}},
-        "time": {"dt": 0.5},
-    }
-    path = folder / "a.physml.yaml"
-    path.write_text(yaml.safe_dump(plain | keys, sort_keys=False))
-    return path
 
 
 def pdebench(folder: Path, tensor: Any) -> Path:

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import interpreting
 import numpy as np
 import pytest
 import torch
@@ -19,7 +15,6 @@ from torch.nn import functional
 from physml.fields import Axis, Boundary, Grid
 from physml.nn.depthwise import DepthwiseConvolution
 
-ROOT = Path(__file__).parents[2]
 EPS = torch.finfo(torch.float32).eps
 PERIODIC, WALL, OPEN = Boundary.PERIODIC, Boundary.WALL, Boundary.OPEN
 
@@ -165,13 +160,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, list[float]]:
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed: its kernels cannot be interpreted")
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    changes = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    ran = subprocess.run([sys.executable, __file__], env=os.environ | changes, capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return interpreting.interpreted(__file__)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import json
 import math
-import os
 import string
-import subprocess
-import sys
-from pathlib import Path
 
+import interpreting
 import pytest
 import torch
 from torch import Tensor
 
 from physml.nn.mode_product import mode_product
 
-ROOT = Path(__file__).parents[2]
 EPS = torch.finfo(torch.float32).eps
 
 # (samples, points, heads, channels): odd sizes, one point, and more than one block of rows, columns, depth and shares.
@@ -152,13 +147,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, list[float]]:
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed: its kernels cannot be interpreted")
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    changes = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    ran = subprocess.run([sys.executable, __file__], env=os.environ | changes, capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return interpreting.interpreted(__file__)
 
 
 @pytest.mark.parametrize(("name", "axis"), CASES)

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import math
-import os
-import subprocess
-import sys
-from pathlib import Path
 
+import interpreting
 import pytest
 import torch
 from hypothesis import example, given, settings
@@ -19,7 +15,6 @@ from torch import Tensor
 from physml.nn import neighbours
 from physml.nn.neighbours import by_tree, nearest_neighbours, radius_neighbours, tiled
 
-ROOT = Path(__file__).parents[2]
 KINDS = [torch.float32, torch.float64]
 
 # Points, whether on a lattice (many are equally near), radius, neighbours wanted.
@@ -253,13 +248,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def interpreted() -> dict[str, list[int]]:
-    if importlib.util.find_spec("triton") is None:
-        pytest.skip("triton is not installed: its kernels cannot be interpreted")
-    path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    changes = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    ran = subprocess.run([sys.executable, __file__], env=os.environ | changes, capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout)
+    return interpreting.interpreted(__file__)
 
 
 @pytest.mark.parametrize("name", [*KERNEL_CASES, "not finite"])

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+import interpreting
 import pytest
 import torch
 from torch import Tensor
@@ -64,12 +62,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def compared() -> dict[str, float]:
-    pytest.importorskip("triton", reason="Triton comes with the GPU builds of torch and the `test` extra on Linux")
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
-    changes = {"TRITON_INTERPRET": "1", "PYTHONPATH": path}
-    ran = subprocess.run([sys.executable, __file__], env=os.environ | changes, capture_output=True, text=True, cwd=ROOT)
-    assert ran.returncode == 0, ran.stderr
-    return json.loads(ran.stdout.splitlines()[-1])
+    return interpreting.interpreted(__file__)
 
 
 @pytest.mark.parametrize("way", WAYS)
