@@ -119,7 +119,7 @@ class Arrays(Trajectories):
         taken = sorted(set(self._names) & set(_LEAD))
         if taken:
             raise ValueError(f"{path}: axes.{taken[0]}: {taken[0]} is no axis of space; give it another name.")
-        self._round = {name for name in self._names if axes.section(name).values.get("boundary") == "periodic"}
+        self._periodic = {name for name in self._names if axes.section(name).values.get("boundary") == "periodic"}
         self._words = self._dimensions(whole, None)
         self._sizes: dict[str, tuple[int, str]] = {}
         self._counts: list[int] = []
@@ -221,7 +221,7 @@ class Arrays(Trajectories):
                 "expected one, or as many."
             )
         sizes = {word: size for word, size in shapes[0].items() if word != "channel"}
-        if source.faces and source.faces not in self._round:  # a row of cells has one face more
+        if source.faces and source.faces not in self._periodic:  # a row of cells has one face more
             sizes[source.faces] -= 1
             if not sizes[source.faces]:
                 raise ValueError(f"{self.path}: {source.key}.faces: got one face along {source.faces}, expected two.")
@@ -418,7 +418,7 @@ class Arrays(Trajectories):
         if not source.faces:
             return values
         axis = 1 + self._names.index(source.faces)
-        if source.faces in self._round:
+        if source.faces in self._periodic:
             values = np.concatenate([values, values.take([0], axis)], axis)
         low, high = (values.take(range(a, values.shape[axis] - 1 + a), axis) for a in (0, 1))
         return np.float32(0.5) * low + np.float32(0.5) * high
